@@ -1,0 +1,63 @@
+# Every target works from a fresh checkout: it makes .venv, installs into it, and needs no activated environment.
+
+# The interpreter that .venv is made with: Python 3.11 or 3.12.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12; do $$p -c '$(IS_USABLE)' 2>/dev/null && echo $$p && break; done)
+# Extra words for the command that a target runs: make demo ARGS="clients=3 rounds=5", make test ARGS="-k privacy -x"
+ARGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+IS_USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+VENV := .venv
+BIN := $(VENV)/bin
+# Written last, so an install that broke off is taken up again.
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test test-slow check format clean
+
+help: ## Print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  PYTHON=...      the interpreter to make .venv with (now: $(PYTHON))'
+	@echo '  ARGS="..."      extra words for the command of demo, test, test-slow'
+	@echo '  HBDP_DATA=...   the folder with the real images; tests that need it are skipped without it'
+
+install: $(INSTALLED) ## Make .venv and install the project with everything that the other targets need
+
+# One environment for all targets, with the dev extra: the runtime's own dependencies are nearly all of its size.
+$(INSTALLED): pyproject.toml constraints.txt
+	@if ! { $(BIN)/python -c '$(IS_USABLE)' && $(BIN)/python -m pip --version; } >/dev/null 2>&1; then \
+	    if [ -z "$(PYTHON)" ]; then echo 'No Python 3.11 or 3.12 found. Name one: make PYTHON=/path/to/python3.11' >&2; exit 1; fi; \
+	    echo 'Making $(VENV) with $(PYTHON)'; \
+	    $(PYTHON) -m venv --clear $(VENV); \
+	fi
+	@echo 'Installing into $(VENV); the first time takes some minutes'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## Five hospitals train under epsilon 1e12, are attacked, and get their report (in runs/)
+	$(BIN)/python -m simulations.run clients=5 eps=1e12 $(ARGS)
+
+test: $(INSTALLED) ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(INSTALLED) ## Run the tests that take longer than a minute each
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+check: $(INSTALLED) ## Check style, formatting, types and the import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(INSTALLED) ## Format the code and repair what can be repaired
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+clean: ## Remove .venv, caches and builds (never runs/)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(wildcard hbdp_fed simulations configs scripts tests) -type d -name __pycache__ -prune -exec rm -rf {} +

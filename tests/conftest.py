@@ -1,0 +1,36 @@
+"""What every test shares: a quiet environment, one thread for torch, and the way to the real images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Read when Flower, Ray and matplotlib are first imported, so set before any test module is.
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest
+from hypothesis import settings
+
+# A deadline per example measures the machine's other load, not the code.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    """Another thread count gives other bits, and small tensors only lose by more threads."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def hbdp_data() -> Path:
+    """The folder with the real images; the test is skipped where there is none."""
+    if not os.environ.get("HBDP_DATA"):
+        pytest.skip("HBDP_DATA is not set")
+    folder = Path(os.environ["HBDP_DATA"]).resolve()
+    assert folder.is_dir(), f"HBDP_DATA names no folder: {folder}"
+    return folder
