@@ -1,0 +1,55 @@
+"""The errors a person can cause, each with the place to look at in its message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used. Shown as one line, without a traceback (exit code 2)."""
+
+
+class SettingError(UserError):
+    """A setting has a value that cannot be used.
+
+    Args:
+        key: The full name of the setting, as one types it (``data.scanner_shift``).
+        problem: What is wrong and which values are accepted.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key = key
+
+
+class DataFileError(UserError):
+    """A data file is missing, unreadable or not what its name says.
+
+    Args:
+        path: The file.
+        problem: What is wrong with it and what to do.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+class HospitalFailure(RuntimeError):
+    """A hospital's app raised. The run cannot go on (exit code 1).
+
+    Args:
+        hospital: The hospital's name.
+        details: The traceback as text, as the hospital's process formatted it.
+    """
+
+    def __init__(self, hospital: str, details: str) -> None:
+        super().__init__(f"{hospital} failed:\n{details.rstrip()}")
+        self.hospital = hospital
+        self.details = details
+
+
+def unknown_choice(key: str, value: str, known: Iterable[str]) -> SettingError:
+    """The error for a name that no registry entry has, listing the names that exist."""
+    return SettingError(key, f"'{value}' is not known; choose one of: {', '.join(sorted(known))}")

@@ -1,0 +1,30 @@
+"""JSON that every parser reads: RFC 8259 has no infinity and no NaN."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as plain JSON values; infinities as ``"inf"``, NaN (no value) as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+    return value
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """``value`` as strict JSON, in the order of its own keys (see :func:`to_plain`)."""
+    return json.dumps(to_plain(value), indent=indent, allow_nan=False)

@@ -1,0 +1,198 @@
+"""The words of the system as frozen dataclasses. Everything else in the package is written in terms of these."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+"""A model's parameters (or a change of them) by name."""
+
+Surface = Literal["gradient", "update", "aggregate", "global_model"]
+
+
+@dataclass(frozen=True)
+class PrivacyBudget:
+    """(epsilon, delta) of one record at one hospital for the whole planned training.
+
+    Adjacency: add or remove one record. ``epsilon = inf`` is the non-private control.
+    """
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon must be positive (or inf), got {self.epsilon}")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta must lie strictly between 0 and 1, got {self.delta}")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether training under this budget adds noise at all."""
+        return math.isfinite(self.epsilon)
+
+
+@dataclass(frozen=True)
+class DpSgdParams:
+    """The mechanism one hospital runs; together with delta it determines epsilon.
+
+    Attributes:
+        noise_multiplier: sigma, the noise's standard deviation divided by ``max_grad_norm``; 0 without privacy.
+        max_grad_norm: The clipping norm of a record's gradient (l2 over all parameters); ``inf`` does not clip.
+        sample_rate: q, the probability with which each record enters a step's Poisson batch, in (0, 1].
+        steps: T, all steps over all rounds, a malicious server's probes included.
+    """
+
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not self.noise_multiplier >= 0 or not math.isfinite(self.noise_multiplier):
+            raise ValueError(f"noise_multiplier must be finite and not negative, got {self.noise_multiplier}")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be positive (inf does not clip), got {self.max_grad_norm}")
+        if self.noise_multiplier > 0 and not math.isfinite(self.max_grad_norm):
+            raise ValueError("noise without clipping protects nothing: max_grad_norm must be finite")
+        if not 0 < self.sample_rate <= 1:
+            raise ValueError(f"sample_rate must lie in (0, 1], got {self.sample_rate}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True)
+class HospitalPlan:
+    """What one hospital has agreed to before training: its records, its mechanism, the epsilon that follows."""
+
+    name: str
+    num_records: int
+    mechanism: DpSgdParams
+    eps_rdp: float
+
+    @property
+    def expected_batch(self) -> float:
+        """q times the number of records: what a step's clipped sum is divided by."""
+        return self.mechanism.sample_rate * self.num_records
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model's architecture: a name of the model registry and that builder's keyword arguments (plain JSON values)."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The specification as a JSON object with the keys ``name`` and ``args``."""
+        return json.dumps({"name": self.name, "args": dict(self.args)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """The inverse of :meth:`to_json`."""
+        value = json.loads(text)
+        return cls(name=value["name"], args=value["args"])
+
+
+@dataclass(frozen=True)
+class ModelUpdate:
+    """What one hospital sent in one round: local weights minus the global weights it had received (float64)."""
+
+    hospital: str
+    round: int
+    delta: Weights
+    num_records: int
+
+
+UpdateTap = Callable[[int, Sequence[ModelUpdate]], None]
+"""Called with the round and exactly the updates that travelled, in the hospitals' fixed order."""
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """An adversary's capabilities.
+
+    Attributes:
+        name: ``worst_case``, ``relaxed`` or ``realistic``.
+        knows_candidates: Holds a candidate set that contains the original record.
+        perfect_algorithm: Only the noise is in the way of its reconstruction algorithm.
+        malicious_server: Chooses the model, and so the architecture, that hospitals receive.
+        surface: What it sees.
+    """
+
+    name: str
+    knows_candidates: bool
+    perfect_algorithm: bool
+    malicious_server: bool
+    surface: Surface
+
+
+@dataclass(frozen=True)
+class PublicSideInformation:
+    """What the adversary knows without any hospital's help.
+
+    Attributes:
+        images: Public images of the same kind, float32 (P, C, H, W) in [0, 1]; never a hospital's records.
+        mechanism: The hospital's announced DP-SGD parameters.
+        learning_rate: The local optimiser's step size (SGD, first step: the update is minus this times the gradient).
+        expected_batch: What the noisy clipped sum was divided by.
+    """
+
+    images: Tensor
+    mechanism: DpSgdParams
+    learning_rate: float
+    expected_batch: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything an adversary may see of one hospital in one round, and nothing else.
+
+    Attributes:
+        threat_model: The capabilities under which it was made.
+        architecture: The model that the hospital was handed.
+        model_before: The weights that the hospital was handed.
+        released: What the hospital sent back.
+        public: The side information.
+    """
+
+    threat_model: ThreatModel
+    architecture: ModelSpec
+    model_before: Weights
+    released: ModelUpdate
+    public: PublicSideInformation
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack claims: candidate images in no particular order, most trusted first.
+
+    Attributes:
+        images: float32 (M, C, H, W) in [0, 1]; M may be 0.
+        scores: float32 (M,), the attack's own confidence, higher is surer.
+        details: Plain figures about how the attack was set (for example the share of the gradient norm it took).
+    """
+
+    images: Tensor
+    scores: Tensor
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+class Attack(Protocol):
+    """An attack sees an observation and draws from its own generator. It never sees the truth."""
+
+    @property
+    def name(self) -> str:
+        """The name that reports use."""
+        ...
+
+    def reconstruct(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
+        """Rebuild as many records as possible from ``observation``."""
+        ...
