@@ -1,0 +1,10 @@
+"""The only package that knows Flower and Ray: messages, the two apps, the averaging rule, the engines."""
+
+import os
+
+# Both libraries read these when they are first imported, and importing this package comes before that: nothing is to
+# be reported to anyone from a hospital's machine.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray's announced default of the future; asking for it now silences the announcement.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

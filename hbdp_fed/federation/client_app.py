@@ -1,0 +1,145 @@
+"""The hospital: a Flower client app that trains on its own records with its own noise."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from hbdp_fed.data.contract import Records
+from hbdp_fed.data.shards import read_shard
+from hbdp_fed.federation.codec import (
+    RoundReport,
+    TrainRequest,
+    failure_content,
+    identity_content,
+    parse_request,
+    reply_content,
+)
+from hbdp_fed.federation.settings import AppSettings, Site, resolved_settings
+from hbdp_fed.seeding import batch_stream, noise_stream
+from hbdp_fed.training import resolve_device, train_locally
+from hbdp_fed.types import ModelUpdate
+
+_PARTITION = "partition-id"
+_LEDGER = "ledger"
+
+
+def make_client_app(settings_json: str | None = None) -> ClientApp:
+    """The app that every hospital runs.
+
+    Args:
+        settings_json: The federation's settings in a simulation; None reads them from the run config.
+    """
+    app = ClientApp()
+
+    @app.query()
+    def identify(message: Message, context: Context) -> Message:
+        return _answer(message, context, settings_json, lambda _, site: identity_content(hospital=site.plan.name))
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return _answer(
+            message,
+            context,
+            settings_json,
+            lambda settings, site: _train(parse_request(message), settings, site, context.state),
+        )
+
+    return app
+
+
+def _answer(
+    message: Message,
+    context: Context,
+    settings_json: str | None,
+    work: Callable[[AppSettings, Site], RecordDict],
+) -> Message:
+    """Do the work and answer with its result, or with the traceback: an error reply of Flower's would lose it."""
+    hospital = f"partition {context.node_config.get(_PARTITION)}"
+    try:
+        settings = resolved_settings(context, settings_json)
+        site = settings.sites[int(context.node_config[_PARTITION])]
+        hospital = site.plan.name
+        return Message(work(settings, site), reply_to=message)
+    except Exception:
+        return Message(failure_content(hospital=hospital, details=traceback.format_exc()), reply_to=message)
+
+
+def _train(request: TrainRequest, settings: AppSettings, site: Site, state: RecordDict) -> RecordDict:
+    started = time.perf_counter()
+    torch.set_num_threads(settings.threads)
+    name, mechanism = site.plan.name, site.plan.mechanism
+    steps_spent = charge_ledger(state, round=request.round, steps=request.steps, planned=mechanism.steps)
+    records = _own_records(site.shard)
+    result = train_locally(
+        architecture=request.architecture,
+        weights=request.weights,
+        images=records.images,
+        labels=records.labels,
+        mechanism=mechanism,
+        steps=request.steps,
+        optimizer=settings.optimizer,
+        max_physical_batch=settings.max_physical_batch,
+        batch_generator=batch_stream(settings.seed, name, request.round),
+        noise_generator=noise_stream(settings.seed, name, request.round),
+        device=resolve_device(settings.device),
+    )
+    update = ModelUpdate(hospital=name, round=request.round, delta=result.delta, num_records=len(records))
+    report = RoundReport(
+        hospital=name,
+        round=request.round,
+        status="ok",
+        records=len(records),
+        records_seen=result.records_seen,
+        steps=request.steps,
+        steps_spent=steps_spent,
+        loss=result.loss,
+        clipped_share=result.clipped_share,
+        seconds=time.perf_counter() - started,
+        bytes=0,
+    )
+    return reply_content(update, report)
+
+
+@lru_cache(maxsize=64)
+def _own_records(shard: str) -> Records:
+    """A hospital's records; a worker process that plays several hospitals keeps each one's shard mapped."""
+    return read_shard(Path(shard))
+
+
+def charge_ledger(state: RecordDict, *, round: int, steps: int, planned: int) -> int:
+    """Book ``steps`` in the hospital's own ledger, before they are taken, and return the steps spent so far.
+
+    The noise is calibrated to the planned steps, so a hospital that took one more would break its budget whatever the
+    server says. It also answers no round twice: asked again with other weights, it would draw the same batch under
+    the same noise, and the difference of the two answers would have none.
+
+    Args:
+        state: The hospital's persistent Flower state; changed in place.
+        round: The request's number.
+        steps: Steps asked for, at least 1.
+        planned: T, the steps that the noise was calibrated to.
+
+    Raises:
+        PermissionError: if the plan is used up, the number of steps is not positive, or the round was answered.
+    """
+    record = state.config_records.get(_LEDGER)
+    rounds = list(record["rounds"]) if record is not None else []  # type: ignore[arg-type]
+    spent = int(record["steps"]) if record is not None else 0  # type: ignore[arg-type]
+    if steps < 1:
+        raise PermissionError(f"refused: round {round} asks for {steps} steps")
+    if round in rounds:
+        raise PermissionError(f"refused: round {round} was answered before")
+    if spent + steps > planned:
+        raise PermissionError(
+            f"refused: round {round} asks for {steps} steps, but {spent} of the {planned} planned ones are spent"
+        )
+    state[_LEDGER] = ConfigRecord({"rounds": [*rounds, round], "steps": spent + steps})
+    return spent + steps

@@ -1,0 +1,96 @@
+"""What the apps need to know, as one JSON string, and the one function through which they learn it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flwr.app import Context
+from pydantic import TypeAdapter
+
+from hbdp_fed.strict_json import dumps
+from hbdp_fed.training import OptimizerSettings
+from hbdp_fed.types import HospitalPlan
+
+RUN_CONFIG_KEY = "settings"
+"""Where a deployed app finds the JSON string in Flower's run configuration."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hospital: what it agreed to, and where its own records lie.
+
+    Attributes:
+        plan: Name, records, mechanism and the epsilon that follows.
+        shard: Path of the hospital's records (see :mod:`hbdp_fed.data.shards`), on the hospital's own disk.
+    """
+
+    plan: HospitalPlan
+    shard: str
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """The resolved settings of one federation.
+
+    Attributes:
+        seed: The run's seed, from which every random stream of the simulation derives.
+        delta: The budget's delta, the same at every hospital.
+        sites: The hospitals in their fixed order: hospital i is Flower's partition i.
+        rounds: Training rounds.
+        local_steps: DP-SGD steps a hospital takes in a training round.
+        optimizer: The local optimiser.
+        max_physical_batch: Records differentiated at once.
+        weighting: Weight of a hospital in the average: its number of records, or the same for all.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: PyTorch threads of a hospital; another number gives other bits.
+        round_timeout_s: How long the server waits for a round's answers, in seconds.
+    """
+
+    seed: int
+    delta: float
+    sites: tuple[Site, ...]
+    rounds: int
+    local_steps: int
+    optimizer: OptimizerSettings
+    max_physical_batch: int
+    weighting: Literal["records", "equal"]
+    device: str
+    threads: int
+    round_timeout_s: float
+
+    def site(self, hospital: str) -> Site:
+        """The site called ``hospital``."""
+        return next(site for site in self.sites if site.plan.name == hospital)
+
+    @property
+    def hospitals(self) -> tuple[str, ...]:
+        """All names in their fixed order."""
+        return tuple(site.plan.name for site in self.sites)
+
+    def to_json(self) -> str:
+        """Strict JSON; an infinite epsilon is the string ``inf``."""
+        return dumps(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> AppSettings:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            pydantic.ValidationError: naming every field that is missing or of the wrong type.
+        """
+        return TypeAdapter(cls).validate_json(text)
+
+
+def resolved_settings(context: Context, given: str | None) -> AppSettings:
+    """The settings of an app: those ``given`` through a closure in a simulation, else the deployment's run config.
+
+    Args:
+        context: The app's Flower context.
+        given: The JSON string, or None in a deployment.
+
+    Raises:
+        KeyError: if neither is there.
+    """
+    text = given if given is not None else str(context.run_config[RUN_CONFIG_KEY])
+    return AppSettings.from_json(text)

@@ -1,0 +1,107 @@
+"""The server's averaging rule, as a Flower strategy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from hbdp_fed.federation.codec import RoundReport, TrainRequest, from_arrays, request_message, to_arrays
+from hbdp_fed.federation.roster import Roster
+from hbdp_fed.types import ModelSpec, ModelUpdate, UpdateTap, Weights
+
+logger = logging.getLogger(__name__)
+
+Weighting = Callable[[ModelUpdate], float]
+
+WEIGHTINGS: Mapping[str, Weighting] = {
+    "records": lambda update: float(update.num_records),
+    "equal": lambda _: 1.0,
+}
+"""A hospital's weight in the average, before normalisation."""
+
+
+def average(updates: Sequence[ModelUpdate], weighting: Weighting) -> Weights:
+    """The weighted mean of the deltas, float64, summed in the order given.
+
+    Floating-point addition is not associative: the caller fixes the order, or reruns differ.
+    """
+    shares = [weighting(update) for update in updates]
+    total = sum(shares)
+    return {
+        name: sum(
+            (update.delta[name].double() * (share / total) for update, share in zip(updates[1:], shares[1:], strict=True)),
+            start=updates[0].delta[name].double() * (shares[0] / total),
+        )
+        for name in updates[0].delta
+    }
+
+
+class PrivateFedAvg(Strategy):
+    """Federated averaging of updates (McMahan et al. 2017) that every hospital has to answer.
+
+    The global weights are kept in float64 and travel to the hospitals in float32; the updates travel back in float64.
+
+    Args:
+        roster: Who is who.
+        architecture: The model being trained.
+        local_steps: DP-SGD steps a hospital takes in a round.
+        weighting: A key of :data:`WEIGHTINGS`.
+        on_updates: The tap: sees exactly the updates that travelled, before they are averaged.
+        on_reports: Gets the hospitals' reports of a round.
+    """
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        architecture: ModelSpec,
+        local_steps: int,
+        weighting: str,
+        on_updates: UpdateTap,
+        on_reports: Callable[[int, Sequence[RoundReport]], None],
+    ) -> None:
+        self._roster = roster
+        self._architecture = architecture
+        self._local_steps = local_steps
+        self._weighting = WEIGHTINGS[weighting]
+        self._on_updates = on_updates
+        self._on_reports = on_reports
+        self._global: Weights = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One request a hospital, in the roster's order."""
+        self._global = from_arrays(arrays)
+        request = TrainRequest(
+            round=server_round, steps=self._local_steps, architecture=self._architecture, weights=self._global
+        )
+        return [request_message(request, node_id=node_id) for node_id in self._roster.node_ids]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Hand the updates to the tap, then add their average to the global weights."""
+        updates, reports = self._roster.collect(server_round, replies)
+        self._on_reports(server_round, reports)
+        self._on_updates(server_round, updates)
+        mean = average(updates, self._weighting)
+        return to_arrays({name: value.double() + mean[name] for name, value in self._global.items()}), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nothing: what hospitals would measure on private records is outside the guarantee. The server evaluates."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing, see :meth:`configure_evaluate`."""
+        return None
+
+    def summary(self) -> None:
+        """Log the strategy's settings."""
+        logger.info("PrivateFedAvg over %d hospitals, %d local steps", len(self._roster.node_ids), self._local_steps)
