@@ -1,0 +1,21 @@
+"""Data sets with one contract, and how they are dealt to hospitals."""
+
+from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.federated import FederatedDataset, Hospital, deal
+from hbdp_fed.data.partition import PartitionSettings, hospital_names
+from hbdp_fed.data.registry import DATASETS, load_dataset
+from hbdp_fed.data.shards import read_shard, write_shard
+
+__all__ = [
+    "DATASETS",
+    "FederatedDataset",
+    "Hospital",
+    "ImageDataset",
+    "PartitionSettings",
+    "Records",
+    "deal",
+    "hospital_names",
+    "load_dataset",
+    "read_shard",
+    "write_shard",
+]

@@ -1,0 +1,128 @@
+"""Lays a federation over a data set: deals its records to hospitals and renders each by its hospital's scanner."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.partition import (
+    Partition,
+    PartitionSettings,
+    assign,
+    draw_proportions,
+    hospital_names,
+)
+from hbdp_fed.data.sites import Scanner, apply_scanner, draw_scanner
+from hbdp_fed.seeding import generator
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """One site and what it holds.
+
+    Attributes:
+        name: Its name in every report.
+        records: Its training records as its own scanner shows them.
+        indices: int64 (n,), ascending: where they stand in the data set's training split.
+        scanner: Its scanner.
+    """
+
+    name: str
+    records: Records
+    indices: Tensor
+    scanner: Scanner
+
+
+@dataclass(frozen=True)
+class FederatedDataset:
+    """A data set as a federation holds it.
+
+    Attributes:
+        name: The data set's name.
+        task: The data set's task.
+        class_names: One name a class.
+        hospitals: The sites, in the fixed order that every index of a site refers to.
+        val: The validation split, in the data set's order, each record as its site's scanner shows it.
+        val_site: int64 (N_val,), the site of each validation record.
+        test: The test split, likewise.
+        test_site: int64 (N_test,), the site of each test record.
+    """
+
+    name: str
+    task: str
+    class_names: tuple[str, ...]
+    hospitals: tuple[Hospital, ...]
+    val: Records
+    val_site: Tensor
+    test: Records
+    test_site: Tensor
+
+
+def deal(
+    dataset: ImageDataset,
+    *,
+    clients: int,
+    partition: PartitionSettings,
+    scanner_shift: float = 0.0,
+    seed: int,
+    min_records: int = 1,
+) -> FederatedDataset:
+    """Deal a data set to hospitals.
+
+    Validation and test records are spread by the same proportions as training records, so that a hospital's figures are
+    for its own mix of classes and its own scanner; a small hospital may have no test record.
+
+    Args:
+        dataset: What is dealt.
+        clients: The number of hospitals.
+        partition: How records are spread over them.
+        scanner_shift: How much the sites' scanners differ, in [0, 1]; at 0 every image stays as it is, bit for bit.
+        seed: The run's seed. Proportions, assignment and scanners have streams of their own.
+        min_records: The fewest training records of a hospital.
+
+    Raises:
+        SettingError: if ``clients``, the partition's settings or ``scanner_shift`` cannot be used with this data set.
+    """
+    class_sizes = torch.bincount(dataset.train.labels, minlength=len(dataset.class_names))
+    proportions = draw_proportions(
+        partition,
+        clients=clients,
+        class_sizes=class_sizes,
+        generator=generator(seed, "partition", "proportions"),
+        min_records=min_records,
+    )
+    scanners = [draw_scanner(scanner_shift, generator(seed, "scanner", site)) for site in range(clients)]
+    parts = {
+        split: assign(records.labels, proportions, generator(seed, "partition", split))
+        for split, records in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
+    }
+    train = _render(dataset.train, parts["train"], scanners, seed, "train")
+    hospitals = tuple(
+        Hospital(name=name, records=train.select(own), indices=own, scanner=scanner)
+        for name, own, scanner in zip(hospital_names(clients), parts["train"].indices, scanners, strict=True)
+    )
+    _LOGGER.info("dealt %d training records to %d hospitals: %s", len(train), clients, parts["train"].sizes)
+    return FederatedDataset(
+        name=dataset.name,
+        task=dataset.task,
+        class_names=dataset.class_names,
+        hospitals=hospitals,
+        val=_render(dataset.val, parts["val"], scanners, seed, "val"),
+        val_site=parts["val"].owners(),
+        test=_render(dataset.test, parts["test"], scanners, seed, "test"),
+        test_site=parts["test"].owners(),
+    )
+
+
+def _render(records: Records, part: Partition, scanners: list[Scanner], seed: int, split: str) -> Records:
+    """The split in its own order, each record as its site's scanner shows it."""
+    images = torch.empty_like(records.images)
+    for site, (own, scanner) in enumerate(zip(part.indices, scanners, strict=True)):
+        images[own] = apply_scanner(records.images[own], scanner, generator(seed, "scanner", site, split))
+    return replace(records, images=images)

@@ -1,0 +1,68 @@
+"""The phantom: a data set of invented tissue with and without a lesion, drawn from a seed, that needs no files."""
+
+from __future__ import annotations
+
+import torch
+
+from hbdp_fed.data.checks import check_integer, check_number
+from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.tissue import LesionStyle, draw_lesions, draw_tissue
+from hbdp_fed.seeding import generator
+
+_GREY_LEVELS = 255
+
+
+def load_phantom(
+    *,
+    seed: int = 0,
+    num_train: int = 2000,
+    num_val: int = 400,
+    num_test: int = 1000,
+    image_size: int = 32,
+    prevalence: float = 0.5,
+) -> ImageDataset:
+    """Draw the phantom: the task is to tell whether a lesion is in the image.
+
+    Vessels, dots and nodules are in both classes. Each split has a stream of its own, so the number of records in one
+    does not change another.
+
+    Args:
+        seed: The data set's own seed; a run's seed does not enter, so that runs with different seeds share their data.
+        num_train: Records in the training split, at least 2.
+        num_val: Records in the validation split, at least 2.
+        num_test: Records in the test split, at least 2.
+        image_size: Height and width in pixels, at least 16.
+        prevalence: The share of records with a lesion, strictly between 0 and 1; every split has at least one record
+            of each class.
+
+    Returns:
+        Grey images with 256 grey levels and the lesions' outlines; healthy records have empty ones.
+
+    Raises:
+        SettingError: naming ``data.<option>``, if a value cannot be used.
+    """
+    check_integer("data.seed", seed, minimum=0)
+    check_integer("data.image_size", image_size, minimum=16)
+    check_number("data.prevalence", prevalence, low=0.0, high=1.0, open_ends=True)
+    splits = {
+        split: _draw_split(
+            check_integer(f"data.num_{split}", count, minimum=2),
+            image_size=image_size,
+            prevalence=prevalence,
+            stream=generator(seed, "phantom", split),
+        )
+        for split, count in (("train", num_train), ("val", num_val), ("test", num_test))
+    }
+    return ImageDataset(name="phantom", task="binary", class_names=("healthy", "lesion"), **splits)
+
+
+def _draw_split(count: int, *, image_size: int, prevalence: float, stream: torch.Generator) -> Records:
+    num_lesions = min(max(round(count * prevalence), 1), count - 1)
+    labels = (torch.randperm(count, generator=stream) < num_lesions).long()
+    present = labels.bool()[:, None, None, None]
+    tissue = draw_tissue(count, image_size, stream)
+    lesions, outlines = draw_lesions(count, image_size, LesionStyle(), stream)
+    images = (tissue + lesions * present).clamp(0, 1)
+    # Whole grey levels, as images come from a scanner; this also hides nearly all last-bit differences of processors.
+    images = (images * _GREY_LEVELS).round() / _GREY_LEVELS
+    return Records(images=images, labels=labels, masks=outlines & present)

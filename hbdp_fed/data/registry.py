@@ -1,0 +1,72 @@
+"""The data sets by name, and how one is loaded from what a user set."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from hbdp_fed.data.contract import ImageDataset
+from hbdp_fed.data.medmnist import MEDMNIST_SETS, load_medmnist
+from hbdp_fed.data.phantom import load_phantom
+from hbdp_fed.errors import SettingError, unknown_choice
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """How one data set is loaded.
+
+    Attributes:
+        load: Takes the set's options as keywords, and the keyword ``root`` if it reads files.
+        needs_files: Whether it does.
+    """
+
+    load: Callable[..., ImageDataset]
+    needs_files: bool
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of the options that a user may set."""
+        parameters = inspect.signature(self.load).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "root")
+
+
+DATASETS: Mapping[str, DatasetEntry] = {
+    "phantom": DatasetEntry(load_phantom, needs_files=False),
+    **{name: DatasetEntry(partial(load_medmnist, name), needs_files=True) for name in MEDMNIST_SETS},
+}
+
+
+def load_dataset(name: str, *, root: Path | None = None, options: Mapping[str, Any] = NO_OPTIONS) -> ImageDataset:
+    """Load a data set.
+
+    A run's seed has no part in it: a set that is drawn has a seed of its own among its options, so that runs with
+    different seeds train on the same data.
+
+    Args:
+        name: A key of ``DATASETS``.
+        root: The folder of the data files; a set that needs none ignores it.
+        options: The set's own options, each without the prefix ``data.``.
+
+    Raises:
+        SettingError: if the name or an option is unknown, a value cannot be used, or ``root`` is needed and None.
+        DataFileError: if a file is missing or broken.
+    """
+    if name not in DATASETS:
+        raise unknown_choice("data", name, DATASETS)
+    entry = DATASETS[name]
+    for option in options:
+        if option not in entry.options:
+            known = ", ".join(entry.options) or "none"
+            raise SettingError(f"data.{option}", f"the data set '{name}' has no such option; it has: {known}")
+    if not entry.needs_files:
+        return entry.load(**options)
+    if root is None:
+        raise SettingError("data", f"'{name}' is read from files: set HBDP_DATA to the folder that holds the data sets")
+    return entry.load(root=root, **options)

@@ -1,0 +1,74 @@
+"""A site's own records on its own disk.
+
+The format is safetensors: it holds nothing but tensors, so a shard cannot run code, and it is mapped into memory, so
+opening one takes no longer for a large hospital than for a small one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hbdp_fed.data.contract import Records
+from hbdp_fed.errors import DataFileError
+
+_ADVICE = "write the site's shard again"
+
+
+def write_shard(path: Path, records: Records) -> None:
+    """Write ``records`` to ``path``, replacing what was there in one step, so that no reader sees half a file.
+
+    Raises:
+        DataFileError: if the file cannot be written.
+    """
+    tensors = {"images": records.images, "labels": records.labels}
+    if records.masks is not None:
+        tensors["masks"] = records.masks
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise DataFileError(path, f"cannot be written ({error})") from error
+
+
+def read_shard(path: Path) -> Records:
+    """Read what :func:`write_shard` wrote, bit for bit.
+
+    Returns:
+        Records whose tensors are mapped from the file: pages are read when they are first used.
+
+    Raises:
+        DataFileError: if the file is missing, damaged or not a shard.
+    """
+    if not path.is_file():
+        raise DataFileError(path, f"there is no such file; {_ADVICE}")
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataFileError(path, f"cannot be read ({error}); {_ADVICE}") from error
+    if problem := _problem(tensors):
+        raise DataFileError(path, f"is not a shard: {problem}; {_ADVICE}")
+    return Records(images=tensors["images"], labels=tensors["labels"], masks=tensors.get("masks"))
+
+
+def _problem(tensors: dict[str, Tensor]) -> str | None:
+    """What is wrong with a shard's tensors; None if nothing is."""
+    if not {"images", "labels"} <= tensors.keys() <= {"images", "labels", "masks"}:
+        return f"it holds {', '.join(sorted(tensors)) or 'nothing'}"
+    images, labels = tensors["images"], tensors["labels"]
+    if images.dtype != torch.float32 or images.dim() != 4:
+        return f"images is {images.dtype} {tuple(images.shape)}, not float32 (N, C, H, W)"
+    count, _, height, width = images.shape
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        return f"labels is {labels.dtype} {tuple(labels.shape)}, not int64 ({count},)"
+    masks = tensors.get("masks")
+    if masks is not None and (masks.dtype != torch.bool or masks.shape != (count, 1, height, width)):
+        return f"masks is {masks.dtype} {tuple(masks.shape)}, not bool ({count}, 1, {height}, {width})"
+    return None

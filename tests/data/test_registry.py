@@ -1,0 +1,61 @@
+"""Data sets by name: what a user can get wrong, and that importing the package stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hbdp_fed.data.phantom import load_phantom
+from hbdp_fed.data.registry import DATASETS, load_dataset
+from hbdp_fed.errors import DataFileError, SettingError
+
+SMALL = {"num_train": 6, "num_val": 2, "num_test": 4}
+
+
+def test_loads_the_phantom_with_its_options_and_without_a_folder() -> None:
+    dataset = load_dataset("phantom", options={**SMALL, "seed": 3})
+    assert torch.equal(dataset.train.images, load_phantom(num_train=6, num_val=2, num_test=4, seed=3).train.images)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingError, match=r"^data: 'fantom' is not known; .*breastmnist, phantom, pneumoniamnist"):
+        load_dataset("fantom")
+
+
+def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingError, match=r"^data\.num_trian: .*seed, num_train, num_val") as caught:
+        load_dataset("phantom", options={"num_trian": 5})
+    assert caught.value.key == "data.num_trian"
+
+
+@pytest.mark.parametrize("option", ["root", "name", "seed"])
+def test_a_set_of_files_takes_no_options(option: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=rf"^data\.{option}: .* it has: none"):
+        load_dataset("pneumoniamnist", root=tmp_path, options={option: 1})
+
+
+def test_a_set_of_files_without_a_folder_says_which_variable_to_set() -> None:
+    with pytest.raises(SettingError, match="HBDP_DATA") as caught:
+        load_dataset("breastmnist")
+    assert caught.value.key == "data"
+
+
+def test_the_folder_reaches_the_loader(tmp_path: Path) -> None:
+    with pytest.raises(DataFileError) as caught:
+        load_dataset("breastmnist", root=tmp_path)
+    assert caught.value.path == tmp_path / "medmnist" / "breastmnist.npz"
+
+
+def test_every_entry_names_its_options() -> None:
+    assert DATASETS["phantom"].options == ("seed", "num_train", "num_val", "num_test", "image_size", "prevalence")
+    assert DATASETS["pneumoniamnist"].options == ()
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    program = "import sys, hbdp_fed.data; print([m for m in ('monai', 'scipy', 'skimage', 'flwr') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
