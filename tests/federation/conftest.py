@@ -1,0 +1,109 @@
+"""A tiny federation: three hospitals of unequal size with random images, on disk as a hospital's records are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from hbdp_fed.data import Records, write_shard
+from hbdp_fed.federation.client_app import make_client_app
+from hbdp_fed.federation.codec import RoundReport, TrainRequest
+from hbdp_fed.federation.engine import EngineSettings, run_federation
+from hbdp_fed.federation.server_app import ServerHooks, make_server_app
+from hbdp_fed.federation.settings import AppSettings, Site
+from hbdp_fed.models import build_model, initial_weights
+from hbdp_fed.privacy import plan_hospital
+from hbdp_fed.seeding import generator
+from hbdp_fed.training import OptimizerSettings
+from hbdp_fed.types import ModelSpec, ModelUpdate, PrivacyBudget, Weights
+
+SPEC = ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 4})
+ROUNDS, LOCAL_STEPS, PROBES = 2, 3, 1
+SIZES = (20, 31, 12)
+
+
+@dataclass
+class Witness:
+    """Everything that the server's hooks were shown."""
+
+    updates: dict[int, Sequence[ModelUpdate]] = field(default_factory=dict)
+    probed: dict[int, Sequence[ModelUpdate]] = field(default_factory=dict)
+    reports: dict[int, Sequence[RoundReport]] = field(default_factory=dict)
+    weights: dict[int, Weights] = field(default_factory=dict)
+    ready: int = 0
+
+    @property
+    def final(self) -> Weights:
+        return self.weights[max(self.weights)]
+
+
+def hooks_of(witness: Witness, probes: Sequence[TrainRequest]) -> ServerHooks:
+    def on_ready() -> None:
+        witness.ready += 1
+
+    return ServerHooks(
+        on_ready=on_ready,
+        on_updates=witness.updates.__setitem__,
+        on_reports=witness.reports.__setitem__,
+        on_global=witness.weights.__setitem__,
+        probes=lambda _: probes,
+        on_probe=witness.probed.__setitem__,
+    )
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> AppSettings:
+    sites = []
+    for i, size in enumerate(SIZES):
+        g = generator(0, "site", i)
+        images, labels = torch.rand(size, 1, 12, 12, generator=g), torch.randint(0, 2, (size,), generator=g)
+        shard = tmp_path / f"site-{i}.safetensors"
+        write_shard(shard, Records(images=images, labels=labels))
+        plan = plan_hospital(
+            name=f"hospital-{i + 1:02d}",
+            num_records=size,
+            budget=PrivacyBudget(1e6, 1e-5),
+            expected_batch=8,
+            steps=ROUNDS * LOCAL_STEPS + PROBES,
+            max_grad_norm=1.0,
+        )
+        sites.append(Site(plan=plan, shard=str(shard)))
+    return AppSettings(
+        seed=0,
+        delta=1e-5,
+        sites=tuple(sites),
+        rounds=ROUNDS,
+        local_steps=LOCAL_STEPS,
+        optimizer=OptimizerSettings("sgd", 0.1, 0.9),
+        max_physical_batch=64,
+        weighting="records",
+        device="cpu",
+        threads=1,
+        round_timeout_s=120.0,
+    )
+
+
+Runner = Callable[..., Witness]
+
+
+@pytest.fixture
+def run() -> Runner:
+    def start(
+        settings: AppSettings, *, engine: str = "inprocess", workers: int = 1, probes: Sequence[TrainRequest] = ()
+    ) -> Witness:
+        witness = Witness()
+        text = settings.to_json()
+        initial = initial_weights(build_model(SPEC), generator(settings.seed, "initial-weights"))
+        run_federation(
+            make_server_app(text, architecture=SPEC, initial=initial, hooks=hooks_of(witness, probes)),
+            make_client_app(text),
+            num_hospitals=len(settings.sites),
+            engine=EngineSettings(name=engine, workers=workers, threads_per_client=1, gpus_per_client=0.0),
+        )
+        return witness
+
+    return start
