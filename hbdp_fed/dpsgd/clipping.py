@@ -84,8 +84,8 @@ def clipped_summer(model: nn.Module, *, max_grad_norm: float, max_physical_batch
             # The images need no gradient of their own, which is what this warning of the hooks is about.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             loss = record_losses(wrapped(images), labels).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-        gradients = {name: value.grad_sample for name, value in parameters.items()}
+            loss.backward()
+        gradients = {name: _per_record_gradient(value) for name, value in parameters.items()}
         norms = torch.stack([g.flatten(start_dim=1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
         factors = clip_factors(norms, max_grad_norm)
         # 0 times inf is nan: a record whose gradient overflowed has to be emptied, not only weighted with zero.
@@ -110,6 +110,12 @@ def clipped_summer(model: nn.Module, *, max_grad_norm: float, max_physical_batch
         return GradientSum(total=total, norms=all_norms, loss=loss, num_records=len(labels))
 
     return summer
+
+
+def _per_record_gradient(parameter: nn.Parameter) -> Tensor:
+    """What Opacus' hooks left behind for one parameter: (b, *shape)."""
+    gradient: Tensor = parameter.grad_sample  # type: ignore[attr-defined]
+    return gradient
 
 
 def plain_summer(model: nn.Module, *, max_physical_batch: int) -> Summer:

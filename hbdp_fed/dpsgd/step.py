@@ -70,5 +70,7 @@ def dp_sgd_gradient(
         gradient={name: value / expected_batch for name, value in total.items()},
         batch_size=b,
         loss=summed.loss / b if b else math.nan,
-        clipped_share=float((summed.norms > mechanism.max_grad_norm).double().mean()) if len(summed.norms) else math.nan,
+        clipped_share=float((summed.norms > mechanism.max_grad_norm).double().mean())
+        if len(summed.norms)
+        else math.nan,
     )

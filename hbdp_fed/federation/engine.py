@@ -63,9 +63,7 @@ def default_workers(*, num_hospitals: int, threads_per_client: int) -> int:
     return max(1, min(num_hospitals, processors // threads_per_client))
 
 
-def run_federation(
-    server_app: ServerApp, client_app: ClientApp, *, num_hospitals: int, engine: EngineSettings
-) -> None:
+def run_federation(server_app: ServerApp, client_app: ClientApp, *, num_hospitals: int, engine: EngineSettings) -> None:
     """Run the apps to the end.
 
     Raises:

@@ -28,9 +28,7 @@ class Roster:
     hospitals: tuple[str, ...]
     node_ids: tuple[int, ...]
 
-    def collect(
-        self, number: int, replies: Iterable[Message]
-    ) -> tuple[Sequence[ModelUpdate], Sequence[RoundReport]]:
+    def collect(self, number: int, replies: Iterable[Message]) -> tuple[Sequence[ModelUpdate], Sequence[RoundReport]]:
         """Sort a round's answers into the hospitals' order, whatever order they came in.
 
         Raises:

@@ -33,7 +33,10 @@ def average(updates: Sequence[ModelUpdate], weighting: Weighting) -> Weights:
     total = sum(shares)
     return {
         name: sum(
-            (update.delta[name].double() * (share / total) for update, share in zip(updates[1:], shares[1:], strict=True)),
+            (
+                update.delta[name].double() * (share / total)
+                for update, share in zip(updates[1:], shares[1:], strict=True)
+            ),
             start=updates[0].delta[name].double() * (shares[0] / total),
         )
         for name in updates[0].delta

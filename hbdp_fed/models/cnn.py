@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
@@ -20,7 +22,7 @@ class SmallCnn(nn.Module):
             raise ValueError(f"width must be a positive multiple of 4, got {width}")
         channels = (in_channels, width, 2 * width, 4 * width)
         blocks: list[nn.Module] = []
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
+        for before, after in pairwise(channels):
             blocks += [
                 nn.Conv2d(before, after, kernel_size=3, padding=1),
                 nn.GroupNorm(num_groups=4, num_channels=after),

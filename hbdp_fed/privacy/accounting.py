@@ -1,8 +1,9 @@
 """Epsilon of the Poisson-subsampled Gaussian mechanism by Renyi differential privacy, and its inverse.
 
-The accountant is Opacus' own with its default orders, so that a budget means here what it means in Ziller et al. (2024).
-Above about 1e3 the best order is pinned at the smallest one, 1.1, and the epsilon reported is a valid upper bound that
-lies far above the truth: two mechanisms compared under it are compared fairly, but "1e12" is a name, not a measurement.
+The accountant is Opacus' own with its default orders, so that a budget means here what it means in Ziller et al.
+(2024). Above about 1e3 the best order is pinned at the smallest one, 1.1, and the epsilon reported is a valid upper
+bound that lies far above the truth: two mechanisms compared under it are compared fairly, but "1e12" is a name, not a
+measurement.
 """
 
 from __future__ import annotations

@@ -39,8 +39,6 @@ def plan_hospital(
         sigma = calibrate(eps=budget.epsilon, delta=budget.delta, sample_rate=sample_rate, steps=steps)
     except ValueError as error:
         raise SettingError("eps", str(error)) from error
-    mechanism = DpSgdParams(
-        noise_multiplier=sigma, max_grad_norm=max_grad_norm, sample_rate=sample_rate, steps=steps
-    )
+    mechanism = DpSgdParams(noise_multiplier=sigma, max_grad_norm=max_grad_norm, sample_rate=sample_rate, steps=steps)
     spent = epsilon(noise_multiplier=sigma, sample_rate=sample_rate, steps=steps, delta=budget.delta)
     return HospitalPlan(name=name, num_records=num_records, mechanism=mechanism, eps_rdp=spent)

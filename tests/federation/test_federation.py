@@ -30,7 +30,10 @@ def probe(number: int, steps: int = 1) -> TrainRequest:
 
 def test_a_round_adds_the_record_weighted_mean_of_what_hospitals_compute_alone(settings, run) -> None:
     witness = run(settings)
-    weights = {name: value.double() for name, value in initial_weights(build_model(SPEC), generator(0, "initial-weights")).items()}
+    weights = {
+        name: value.double()
+        for name, value in initial_weights(build_model(SPEC), generator(0, "initial-weights")).items()
+    }
     total = sum(site.plan.num_records for site in settings.sites)
     for number in (1, 2):
         received = {name: value.float() for name, value in weights.items()}

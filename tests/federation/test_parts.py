@@ -25,7 +25,15 @@ def update(hospital: str, value: float, records: int = 1) -> ModelUpdate:
 
 
 def report(hospital: str, **changes: float) -> RoundReport:
-    figures = {"records": 1, "records_seen": 2, "steps": 3, "steps_spent": 4, "loss": 0.5, "clipped_share": 1.0, "seconds": 0.1}
+    figures = {
+        "records": 1,
+        "records_seen": 2,
+        "steps": 3,
+        "steps_spent": 4,
+        "loss": 0.5,
+        "clipped_share": 1.0,
+        "seconds": 0.1,
+    }
     return RoundReport(hospital=hospital, round=1, status="ok", bytes=0, **{**figures, **changes})  # type: ignore[arg-type]
 
 
@@ -37,7 +45,11 @@ def answer(node_id: int, content: RecordDict) -> Message:
 
 
 def test_arrays_keep_every_bit_order_and_type() -> None:
-    weights = {"z": torch.randn(2, 3, dtype=torch.float64), "a": torch.randn(4), "s": torch.tensor(1e-300, dtype=torch.float64)}
+    weights = {
+        "z": torch.randn(2, 3, dtype=torch.float64),
+        "a": torch.randn(4),
+        "s": torch.tensor(1e-300, dtype=torch.float64),
+    }
     found = from_arrays(to_arrays(weights))
     assert list(found) == ["z", "a", "s"]
     for name, value in weights.items():
@@ -55,7 +67,9 @@ def test_a_report_travels_whole_with_nan_and_the_size_of_the_update() -> None:
 
 def test_answers_are_sorted_whatever_order_they_come_in() -> None:
     roster = Roster(hospitals=("a", "b", "c"), node_ids=(9, 4, 7))
-    replies = [answer(node, reply_content(update(name, 0.0), report(name))) for node, name in ((7, "c"), (9, "a"), (4, "b"))]
+    replies = [
+        answer(node, reply_content(update(name, 0.0), report(name))) for node, name in ((7, "c"), (9, "a"), (4, "b"))
+    ]
     updates, reports = roster.collect(1, replies)
     assert [u.hospital for u in updates] == [r.hospital for r in reports] == ["a", "b", "c"]
 

@@ -36,7 +36,9 @@ def test_initial_weights_come_from_the_generator_alone() -> None:
 
 
 def test_convolutions_start_with_hes_variance() -> None:
-    weights = initial_weights(build_model(ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 32})), generator(0))
+    weights = initial_weights(
+        build_model(ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 32})), generator(0)
+    )
     kernel = weights["features.8.weight"]  # 128 x 64 x 3 x 3
     fan_in = kernel[0].numel()
     assert float(kernel.var()) == pytest.approx(2 / fan_in, rel=0.05)

@@ -71,7 +71,9 @@ def test_a_budget_below_the_accountants_floor_is_refused_with_the_floor() -> Non
     sample_rate=st.floats(min_value=0.001, max_value=1.0),
     steps=st.integers(min_value=1, max_value=5000),
 )
-def test_epsilon_falls_with_noise_and_grows_with_steps(sigma: float, more: float, sample_rate: float, steps: int) -> None:
+def test_epsilon_falls_with_noise_and_grows_with_steps(
+    sigma: float, more: float, sample_rate: float, steps: int
+) -> None:
     here = epsilon(noise_multiplier=sigma, sample_rate=sample_rate, steps=steps, delta=1e-5)
     assert epsilon(noise_multiplier=sigma * more, sample_rate=sample_rate, steps=steps, delta=1e-5) <= here * (1 + 1e-9)
     assert epsilon(noise_multiplier=sigma, sample_rate=sample_rate, steps=steps + 1, delta=1e-5) >= here * (1 - 1e-9)

@@ -1,0 +1,141 @@
+"""After the federation: the final figures on the test split, and the attacks held against the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from hbdp_fed.adversary import save_observation, save_reconstruction
+from hbdp_fed.audit import (
+    AttackFigures,
+    attack_figures,
+    audit_probe,
+    best_columns,
+    reconstruction_figure,
+    risk_summary,
+    save_figure,
+)
+from hbdp_fed.dpsgd import poisson_batches
+from hbdp_fed.models import build_model, load_weights
+from hbdp_fed.seeding import batch_stream, generator
+from hbdp_fed.training import predict, utility
+from hbdp_fed.types import HospitalPlan
+from simulations.execute import Chosen
+from simulations.prepare import Prepared
+from simulations.probe import PROBE_STEPS, ProbeCampaign
+from simulations.run_folder import RunFolder
+
+FIGURE = "best.png"
+
+
+def measure_utility(prepared: Prepared, chosen: Chosen) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The released model on the test split, used here for the first and only time: overall, and hospital by hospital.
+
+    Returns:
+        The figures of all test records, and a list of one entry a hospital over the test records dealt to it.
+    """
+    model = build_model(prepared.architecture).to(prepared.device)
+    load_weights(model, chosen.weights)
+    test, site = prepared.federated.test, prepared.federated.test_site.numpy()
+    labels = test.labels.numpy()
+    scores = predict(model, test.images, device=prepared.device)
+
+    def figures(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
+        return dict(vars(utility(labels[mask], scores[mask], threshold=chosen.threshold)))
+
+    overall = figures(np.ones(len(labels), dtype=bool))
+    own = [{"name": plan.name, **figures(site == index)} for index, plan in enumerate(prepared.plans)]
+    return {**overall, "threshold": chosen.threshold, "round": chosen.round}, own
+
+
+@dataclass(frozen=True)
+class Risk:
+    """What the attacks came to.
+
+    Attributes:
+        summary: The ``risk`` entry of the summary.
+        seconds: What the attacks and their audit took.
+        figure: Whether a picture was written.
+    """
+
+    summary: Mapping[str, Any]
+    seconds: float
+    figure: bool
+
+
+def attack_and_audit(
+    prepared: Prepared, folder: RunFolder, campaign: ProbeCampaign | None, say: Callable[[str], None]
+) -> Risk:
+    """Run the attack on everything that was observed, then hold its reconstructions against the truth.
+
+    The attack gets an observation and a generator. The truth, the records that the probe's step really drew, is
+    replayed from the hospital's random stream and met with the reconstruction only here.
+    """
+    started = time.perf_counter()
+    attacks: dict[str, list[AttackFigures]] = {}
+    drawn = False
+    if campaign is not None and campaign.answers:
+        audited = []
+        for observation in campaign.observations():
+            hospital, number = observation.released.hospital, observation.released.round
+            say(f"rebuilding the images of {hospital} (round {number})")
+            name = f"round-{number:04d}_{hospital}"
+            save_observation(observation, folder.observations, name)
+            reconstruction = campaign.attack.reconstruct(
+                observation, generator(prepared.config.seed, "adversary", hospital, number)
+            )
+            save_reconstruction(reconstruction, folder.reconstructions, name)
+            originals = batch_of(prepared, hospital, number)
+            outcome = audit_probe(reconstruction, originals, observation.public.images, hospital=hospital, round=number)
+            audited.append((outcome, reconstruction, originals))
+        attacks["realistic"] = [attack_figures(campaign.attack.name, "gradient", [outcome for outcome, *_ in audited])]
+        columns = best_columns(audited, prepared.federated.val.images)
+        title = f"{campaign.attack.name} attack on {prepared.dataset.name} at eps={prepared.config.eps:g}"
+        save_figure(reconstruction_figure(columns, title=title), folder.reconstructions / FIGURE)
+        drawn = True
+    return Risk(summary=risk_summary(attacks, bounds={}), seconds=time.perf_counter() - started, figure=drawn)
+
+
+def batch_of(prepared: Prepared, hospital: str, number: int) -> Tensor:
+    """The images that a hospital's one step of round ``number`` really drew, float32 (b, C, H, W)."""
+    index = next(i for i, plan in enumerate(prepared.plans) if plan.name == hospital)
+    plan, records = prepared.plans[index], prepared.federated.hospitals[index].records
+    batches = poisson_batches(
+        num_records=len(records),
+        sample_rate=plan.mechanism.sample_rate,
+        steps=PROBE_STEPS,
+        generator=batch_stream(prepared.config.seed, hospital, number),
+    )
+    return records.images[next(iter(batches))]
+
+
+def privacy_summary(prepared: Prepared) -> dict[str, Any]:
+    """The ``privacy`` entry of the summary."""
+    config = prepared.config
+
+    def entry(plan: HospitalPlan) -> dict[str, Any]:
+        return {
+            "name": plan.name,
+            "num_records": plan.num_records,
+            "sample_rate": plan.mechanism.sample_rate,
+            "steps": plan.mechanism.steps,
+            "noise_multiplier": plan.mechanism.noise_multiplier,
+            "max_grad_norm": plan.mechanism.max_grad_norm,
+            "eps_rdp": plan.eps_rdp,
+            "eps_tight": None,
+        }
+
+    return {
+        "eps": config.eps,
+        "delta": config.delta,
+        "unit": "record",
+        "adjacency": "add_remove",
+        "accountant": config.privacy.accountant,
+        "noise": "simulated from the run's seed: repeatable, and so no protection by itself",
+        "hospitals": [entry(plan) for plan in prepared.plans],
+    }

@@ -1,0 +1,42 @@
+"""The console script: ``hbdp-fed run clients=5`` is ``python -m simulations.run clients=5``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from hbdp_fed import __version__
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from simulations.run import main as run  # imported when asked for: `hbdp-fed --version` need not load PyTorch
+
+    return run(arguments)
+
+
+COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "run": ("train a federation under a budget and attack it", _run),
+}
+"""Subcommands with a line of help each."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Dispatch to a subcommand; returns its exit code, 2 for an unknown one."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["--version"]:
+        print(__version__)
+        return 0
+    if not given or given[0] in {"-h", "--help"}:
+        print("usage: hbdp-fed COMMAND [key=value ...]\n")
+        for name, (text, _) in COMMANDS.items():
+            print(f"  {name:8} {text}")
+        print("\nhbdp-fed COMMAND --help tells the rest.")
+        return 0
+    if given[0] not in COMMANDS:
+        print(f"error: '{given[0]}' is not a command; choose one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return COMMANDS[given[0]][1](given[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

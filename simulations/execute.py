@@ -1,0 +1,227 @@
+"""Run the federation and write down what happens: checkpoints, reports, validation, what travelled."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hbdp_fed.data.shards import write_shard
+from hbdp_fed.federation.client_app import make_client_app
+from hbdp_fed.federation.codec import RoundReport, TrainRequest
+from hbdp_fed.federation.engine import run_federation
+from hbdp_fed.federation.server_app import ServerHooks, make_server_app
+from hbdp_fed.federation.settings import AppSettings, Site
+from hbdp_fed.models import build_model, load_weights
+from hbdp_fed.privacy import epsilon_schedule
+from hbdp_fed.training import OptimizerSettings, Utility, best_threshold, predict, utility
+from hbdp_fed.types import ModelUpdate, Weights
+from simulations.prepare import Prepared
+from simulations.probe import ProbeCampaign
+from simulations.run_folder import RunFolder
+from simulations.terminal import ProgressLine
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The round that validation chose.
+
+    Attributes:
+        round: Its number, from 1.
+        weights: The global weights after it, float32: the released model.
+        threshold: The decision threshold chosen on the same validation images.
+        validation: The figures there.
+    """
+
+    round: int
+    weights: Weights
+    threshold: float
+    validation: Utility
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds: until all hospitals had answered, of all rounds and probes, and of the hospitals' own work in them."""
+
+    startup_s: float
+    rounds_s: float
+    client_compute_s: float
+
+
+@dataclass
+class _Log:
+    """The state that the server's hooks share."""
+
+    prepared: Prepared
+    folder: RunFolder
+    progress: ProgressLine
+    campaign: ProbeCampaign | None
+    started: float = field(default_factory=time.perf_counter)
+    ready: float = 0.0
+    compute_s: float = 0.0
+    round_began: float = 0.0
+    best: Chosen | None = None
+
+    def __post_init__(self) -> None:
+        self.model = build_model(self.prepared.architecture).to(self.prepared.device)
+        self.spent = {
+            plan.name: epsilon_schedule(
+                noise_multiplier=plan.mechanism.noise_multiplier,
+                sample_rate=plan.mechanism.sample_rate,
+                delta=self.prepared.config.delta,
+            )
+            for plan in self.prepared.plans
+        }
+
+    def on_ready(self) -> None:
+        self.ready = self.round_began = time.perf_counter()
+        self.progress.say("training")
+
+    def on_reports(self, number: int, reports: Sequence[RoundReport]) -> None:
+        kind = "probe" if number > self.prepared.hyper.rounds else "train"
+        for report in reports:
+            self.compute_s += report.seconds
+            eps_spent = self.spent[report.hospital](report.steps_spent)
+            self.folder.append_round(
+                {
+                    "kind": kind,
+                    "hospital": report.hospital,
+                    "round": number,
+                    "status": report.status,
+                    "records": report.records,
+                    "records_seen": report.records_seen,
+                    "loss": report.loss,
+                    "metrics": {"clipped_share": report.clipped_share},
+                    "seconds": report.seconds,
+                    "bytes": report.bytes,
+                    "eps_spent": eps_spent,
+                }
+            )
+            mechanism = next(p.mechanism for p in self.prepared.plans if p.name == report.hospital)
+            self.folder.append_ledger(
+                {
+                    "hospital": report.hospital,
+                    "round": number,
+                    "kind": kind,
+                    "noise_multiplier": mechanism.noise_multiplier,
+                    "sample_rate": mechanism.sample_rate,
+                    "steps": report.steps,
+                    "steps_spent": report.steps_spent,
+                    "steps_planned": mechanism.steps,
+                    "eps_spent": eps_spent,
+                }
+            )
+
+    def on_updates(self, number: int, updates: Sequence[ModelUpdate]) -> None:
+        if self.prepared.config.federation.record == "all":
+            for update in updates:
+                self.folder.write_update(update)
+
+    def on_global(self, number: int, weights: Weights) -> None:
+        self.folder.write_checkpoint(number, weights)
+        if number == 0:
+            return
+        released = {name: value.float() for name, value in weights.items()}
+        load_weights(self.model, released)
+        val = self.prepared.federated.val
+        labels: npt.NDArray[np.int64] = val.labels.numpy()
+        scores = predict(self.model, val.images, device=self.prepared.device)
+        threshold = best_threshold(labels, scores)
+        found = utility(labels, scores, threshold=threshold)
+        # A few hundred validation records leave ties in MCC; AUROC, which no threshold touches, breaks them.
+        if self.best is None or _rank(found) > _rank(self.best.validation):
+            self.best = Chosen(round=number, weights=released, threshold=threshold, validation=found)
+        figures = f"validation AUROC {_show(found.auroc)}, MCC {_show(found.mcc)}"
+        self.progress.advance(f"round {number}: {figures} (best: round {self.best.round})")
+
+    def probes(self, final: Weights) -> Iterable[TrainRequest]:
+        if self.campaign is None:
+            return
+        self.progress.say("the malicious server prepares its probe")
+        yield from self.campaign.requests(final, first_round=self.prepared.hyper.rounds + 1)
+
+    def on_probe(self, number: int, updates: Sequence[ModelUpdate]) -> None:
+        assert self.campaign is not None
+        for update in updates:
+            self.folder.write_update(update)
+        self.campaign.record(number, updates)
+        self.progress.advance(f"probe {number - self.prepared.hyper.rounds} answered")
+
+
+def execute(
+    prepared: Prepared, folder: RunFolder, progress: ProgressLine, campaign: ProbeCampaign | None
+) -> tuple[Chosen, Timings]:
+    """Train the federation to the end and, if there is a campaign, let its probes travel.
+
+    The hospitals' records lie in a temporary folder while it runs, each hospital opening only its own file.
+
+    Raises:
+        HospitalFailure: if a hospital failed.
+    """
+    log = _Log(prepared=prepared, folder=folder, progress=progress, campaign=campaign)
+    with tempfile.TemporaryDirectory(prefix="hbdp_fed_sites_") as sites:
+        settings = _settings(prepared, Path(sites))
+        hooks = ServerHooks(
+            on_ready=log.on_ready,
+            on_updates=log.on_updates,
+            on_reports=log.on_reports,
+            on_global=log.on_global,
+            probes=log.probes,
+            on_probe=log.on_probe,
+        )
+        text = settings.to_json()
+        run_federation(
+            make_server_app(text, architecture=prepared.architecture, initial=prepared.initial, hooks=hooks),
+            make_client_app(text),
+            num_hospitals=len(prepared.plans),
+            engine=prepared.engine,
+        )
+    if log.best is None:
+        raise RuntimeError("the federation ended without a single round")
+    ended = time.perf_counter()
+    return log.best, Timings(
+        startup_s=log.ready - log.started, rounds_s=ended - log.ready, client_compute_s=log.compute_s
+    )
+
+
+def _settings(prepared: Prepared, sites: Path) -> AppSettings:
+    config, hyper = prepared.config, prepared.hyper
+    placed = []
+    for plan, hospital in zip(prepared.plans, prepared.federated.hospitals, strict=True):
+        shard = sites / plan.name / "records.safetensors"
+        shard.parent.mkdir()
+        write_shard(shard, hospital.records)
+        placed.append(Site(plan=plan, shard=str(shard)))
+    return AppSettings(
+        seed=config.seed,
+        delta=config.delta,
+        sites=tuple(placed),
+        rounds=hyper.rounds,
+        local_steps=hyper.local_steps,
+        optimizer=OptimizerSettings(
+            name=config.training.optimizer,
+            learning_rate=hyper.learning_rate,
+            momentum=config.training.momentum,
+        ),
+        max_physical_batch=config.training.max_physical_batch,
+        weighting=config.federation.weighting,  # type: ignore[arg-type]
+        device=config.device,
+        threads=prepared.engine.threads_per_client,
+        round_timeout_s=config.federation.round_timeout_s,
+    )
+
+
+def _rank(figures: Utility) -> tuple[float, float]:
+    return (
+        figures.mcc if figures.mcc is not None else -2.0,
+        figures.auroc if figures.auroc is not None else -2.0,
+    )
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

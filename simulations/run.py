@@ -1,0 +1,155 @@
+"""The main job: ``python -m simulations.run clients=5 eps=1e12``.
+
+Deals a data set to hospitals, calibrates each one's noise to the budget, trains with DP-SGD inside Flower client apps,
+attacks what the hospitals really sent, and leaves a folder with everything under ``runs/``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from hbdp_fed.adversary import build_attack
+from hbdp_fed.errors import HospitalFailure, UserError
+from hbdp_fed.models import save_weights, weights_sha256
+from simulations.assess import FIGURE, attack_and_audit, measure_utility, privacy_summary
+from simulations.compose import choices, compose_run, groups, typed
+from simulations.execute import execute
+from simulations.prepare import Prepared, prepare, resolution
+from simulations.probe import ProbeCampaign
+from simulations.run_folder import RunFolder, create, planned_folder
+from simulations.terminal import make_console, progress, show_plan, show_result
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+HELP = """usage: python -m simulations.run [key=value ...]
+
+  python -m simulations.run clients=5 eps=1e12
+  python -m simulations.run clients=8 eps=inf partition.scheme=dirichlet partition.alpha=0.3
+  HBDP_DATA=/path/to/data python -m simulations.run data=pneumoniamnist eps=1e9
+
+exit codes: 0 done, 1 the run failed, 2 a setting cannot be used, 130 interrupted
+
+All settings with their defaults:
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    try:
+        if any(argument in {"-h", "--help"} for argument in given):
+            return _help([argument for argument in given if not argument.startswith("-")])
+        return _run(compose_run(given), make_console())
+    except UserError as error:
+        errors.print(f"error: {error}")
+        return BAD_INPUT
+    except HospitalFailure as failure:
+        errors.print(f"error: {failure}")
+        return FAILED
+    except KeyboardInterrupt:
+        errors.print("interrupted; what was computed so far is in the run folder")
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001 - a bug of ours ends with its traceback and the documented exit code
+        errors.print(traceback.format_exc())
+        return FAILED
+
+
+def _help(given: Sequence[str]) -> int:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(HELP)
+    console.print(OmegaConf.to_yaml(compose_run(given)))
+    for group in groups():
+        console.print(f"{group}= one of: {', '.join(choices(group))}")
+    return OK
+
+
+def _run(composed: DictConfig, console: Console) -> int:
+    started = time.perf_counter()
+    config = typed(composed)
+    path = planned_folder(config.run_dir, config.name)
+    torch.set_num_threads(config.engine.threads_per_client)
+    prepared = prepare(config)
+    attacks = prepared.probes > 0
+    campaign = (
+        ProbeCampaign(attack=build_attack(config.adversary.attack, bins=config.adversary.bins), prepared=prepared)
+        if attacks
+        else None
+    )
+    # From here on nothing is refused any more: the folder is made, and everything that happens is written into it.
+    folder = create(path)
+    folder.write_config(composed)
+    folder.write_environment(device=prepared.device)
+    show_plan(console, prepared.plans, title=_plan_title(prepared), noise_to_resolution=resolution(prepared))
+    return _train_and_assess(prepared, folder, campaign, console, started)
+
+
+def _train_and_assess(
+    prepared: Prepared, folder: RunFolder, campaign: ProbeCampaign | None, console: Console, started: float
+) -> int:
+    with progress(console, rounds=prepared.hyper.rounds + prepared.probes) as line:
+        chosen, timings = execute(prepared, folder, line, campaign)
+        save_weights(folder.model_file, chosen.weights)
+        overall, per_hospital = measure_utility(prepared, chosen)
+        risk = attack_and_audit(prepared, folder, campaign, line.say)
+    engine = prepared.engine
+    summary = {
+        "schema": 1,
+        "task": prepared.dataset.task,
+        "dataset": prepared.dataset.name,
+        "model": prepared.architecture.name,
+        "clients": len(prepared.plans),
+        "rounds": prepared.hyper.rounds,
+        "seed": prepared.config.seed,
+        "model_sha256": weights_sha256(chosen.weights),
+        "privacy": privacy_summary(prepared),
+        "utility": overall,
+        "utility_validation": vars(chosen.validation),
+        "utility_per_hospital": per_hospital,
+        "risk": risk.summary,
+        "participation": {
+            "expected": len(prepared.plans) * (prepared.hyper.rounds + prepared.probes),
+            "completed": len(prepared.plans) * (prepared.hyper.rounds + prepared.probes),
+            "failed": 0,
+        },
+        "hyperparameters": vars(prepared.hyper),
+        "noise_to_resolution": [
+            {"name": plan.name, "float32_weights": single, "float64_delta": double}
+            for plan, (single, double) in zip(prepared.plans, resolution(prepared), strict=True)
+        ],
+        "engine": vars(engine),
+        "time": {
+            "total_s": time.perf_counter() - started,
+            "startup_s": timings.startup_s,
+            "rounds_s": timings.rounds_s,
+            "client_compute_s": timings.client_compute_s,
+            "attack_s": risk.seconds,
+            "engine_efficiency": timings.client_compute_s / (engine.workers * timings.rounds_s),
+        },
+    }
+    folder.write_summary(summary)
+    show_result(console, summary)
+    if risk.figure:
+        console.print(f"best reconstructions: {folder.reconstructions / FIGURE}", soft_wrap=True)
+    console.print(f"run folder: {folder.path}", soft_wrap=True)
+    return OK
+
+
+def _plan_title(prepared: Prepared) -> str:
+    config, hyper = prepared.config, prepared.hyper
+    steps = f"{hyper.rounds} rounds x {hyper.local_steps} steps + {prepared.probes} probe steps"
+    return (
+        f"Plan: {prepared.dataset.name}, {len(prepared.plans)} hospitals ({config.partition.scheme}), "
+        f"eps={config.eps:g}, delta={config.delta:g}, {steps}, {prepared.engine.name} on {prepared.device.type}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""What a run leaves on disk. Everything is written as soon as it exists, so that a crash loses nothing before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from hbdp_fed.errors import SettingError
+from hbdp_fed.models import save_weights
+from hbdp_fed.strict_json import dumps
+from hbdp_fed.types import ModelUpdate, Weights
+
+_PACKAGES = ("hbdp-fed", "flwr", "ray", "torch", "opacus", "monai", "hydra-core", "numpy", "scipy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    Attributes:
+        path: Absolute path.
+    """
+
+    path: Path
+
+    @property
+    def observations(self) -> Path:
+        """Exactly what travelled from the hospitals: a folder a round, a file a hospital."""
+        return self.path / "observations"
+
+    @property
+    def reconstructions(self) -> Path:
+        """What attacks made of the observations, and the pictures."""
+        return self.path / "reconstructions"
+
+    @property
+    def model_file(self) -> Path:
+        """The released model."""
+        return self.path / "model.safetensors"
+
+    @property
+    def summary_file(self) -> Path:
+        """The figures that other programs read."""
+        return self.path / "summary.json"
+
+    def write_config(self, config: DictConfig) -> None:
+        """The resolved configuration, with which the run can be repeated."""
+        (self.path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+
+    def write_environment(self, *, device: torch.device) -> None:
+        """Versions, machine and, where the code lies in a git checkout, its commit."""
+        self._write_json("environment.json", environment(device))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """``summary.json``, whole or not at all."""
+        self._write_json("summary.json", summary)
+
+    def append_round(self, line: Mapping[str, Any]) -> None:
+        """One line of ``rounds.jsonl``: one hospital in one round."""
+        self._append("rounds.jsonl", line)
+
+    def append_ledger(self, line: Mapping[str, Any]) -> None:
+        """One line of ``ledger.jsonl``: what one hospital had spent after one round."""
+        self._append("ledger.jsonl", line)
+
+    def write_checkpoint(self, round: int, weights: Weights) -> None:
+        """The global weights (float64) after a round; round 0 holds the initial ones."""
+        save_weights(self.path / "checkpoints" / f"round-{round:04d}.safetensors", weights)
+
+    def write_update(self, update: ModelUpdate) -> None:
+        """One hospital's update as it travelled. The model it answers is the checkpoint of the round before."""
+        folder = self.observations / f"round-{update.round:04d}"
+        save_weights(folder / f"{update.hospital}.safetensors", update.delta)
+
+    def _write_json(self, name: str, value: Any) -> None:
+        unfinished = self.path / f"{name}.partial"
+        unfinished.write_text(dumps(value, indent=2) + "\n")
+        unfinished.replace(self.path / name)
+
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        with (self.path / name).open("a") as file:
+            file.write(dumps(line) + "\n")
+
+
+def planned_folder(run_dir: str | None, name: str) -> Path:
+    """Where a run will be written: ``run_dir``, or ``runs/<time>_<name>``. Nothing is created yet.
+
+    Raises:
+        SettingError: if the folder holds something already: a run never mixes with another one's files.
+    """
+    if run_dir is not None:
+        path = Path(run_dir).expanduser().resolve()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise SettingError("run_dir", f"{path} exists and is not an empty folder; choose another one")
+        return path
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = Path("runs").resolve() / f"{stamp}_{name}"
+    number = 2
+    while path.exists():
+        path = path.with_name(f"{stamp}_{name}-{number}")
+        number += 1
+    return path
+
+
+def create(path: Path) -> RunFolder:
+    """Create the folder.
+
+    Raises:
+        SettingError: if that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError("run_dir", f"{path} cannot be created ({error.strerror})") from error
+    return RunFolder(path)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Everything about the machine and the software that can change a result."""
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        "versions": versions,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary of a finished run, as it was written (infinities stay the string ``inf``)."""
+    value: dict[str, Any] = json.loads((path / "summary.json").read_text())
+    return value

@@ -1,0 +1,149 @@
+"""The configuration's types. Hydra refuses a key that is not here and a value that does not fit its type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Recipe:
+    """Hyperparameters found on validation for one budget (finding them is outside epsilon)."""
+
+    eps: float = MISSING
+    rounds: int = MISSING
+    local_steps: int = MISSING
+    learning_rate: float = MISSING
+    expected_batch: float = MISSING
+    max_grad_norm: float = MISSING
+
+
+@dataclass
+class DataConfig:
+    """What every data set has. A data set's own options are the further fields of its class below."""
+
+    name: str = MISSING
+    scanner_shift: float = 0.0
+    recipes: list[Recipe] = field(default_factory=list)
+
+
+@dataclass
+class PhantomConfig(DataConfig):
+    """Options of the embedded generator."""
+
+    seed: int = 0
+    num_train: int = 2000
+    num_val: int = 400
+    num_test: int = 1000
+    image_size: int = 32
+
+
+@dataclass
+class MedMnistConfig(DataConfig):
+    """MedMNIST files have no options: their splits are official."""
+
+
+@dataclass
+class ModelConfig:
+    """What every model has."""
+
+    name: str = MISSING
+
+
+@dataclass
+class CnnConfig(ModelConfig):
+    """Options of the small CNN."""
+
+    width: int = 16
+
+
+@dataclass
+class EngineConfig:
+    """How the federation is run on this machine."""
+
+    name: str = MISSING
+    workers: int | None = None
+    threads_per_client: int = 1
+    gpus_per_client: float | None = None
+
+
+@dataclass
+class PartitionConfig:
+    """How records are dealt over hospitals."""
+
+    scheme: str = "iid"
+    alpha: float = 0.5
+    sizes: str = "equal"
+    exponent: float = 1.0
+
+
+@dataclass
+class PrivacyConfig:
+    """How epsilon is counted."""
+
+    accountant: str = "rdp"
+
+
+@dataclass
+class TrainingConfig:
+    """Local training. What is None comes from the data set's recipe for the nearest budget."""
+
+    rounds: int | None = None
+    local_steps: int | None = None
+    learning_rate: float | None = None
+    expected_batch: float | None = None
+    max_grad_norm: float | None = None
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    max_physical_batch: int = 256
+
+
+@dataclass
+class FederationConfig:
+    """The server's side."""
+
+    weighting: str = "records"
+    round_timeout_s: float = 3600.0
+    record: str = "all"
+
+
+@dataclass
+class AdversaryConfig:
+    """The attack that the run is put to."""
+
+    attack: str = "imprint"
+    probes: int = 1
+    bins: int = 256
+
+
+@dataclass
+class RunConfig:
+    """Everything ``python -m simulations.run`` takes."""
+
+    name: str = "run"
+    seed: int = 0
+    clients: int = 5
+    eps: float = 1e12
+    delta: float = 1e-5
+    device: str = "auto"
+    run_dir: str | None = None
+    data: DataConfig = MISSING
+    model: ModelConfig = MISSING
+    engine: EngineConfig = MISSING
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
+
+
+def register() -> None:
+    """Make the types known to Hydra under the names that the YAML files use."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+    store.store(group="data", name="phantom_schema", node=PhantomConfig)
+    store.store(group="data", name="medmnist_schema", node=MedMnistConfig)
+    store.store(group="model", name="cnn_schema", node=CnnConfig)
+    store.store(group="engine", name="engine_schema", node=EngineConfig)
