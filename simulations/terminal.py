@@ -139,10 +139,11 @@ def _attack_line(attack: Mapping[str, Any]) -> str:
     if attack["success_rate"] is None:
         return f"{attack['name']}: no record was in the attacked batches"
     low, high = attack["success_rate_ci95"]
+    best = "nothing to show" if attack["ssim_max"] is None else f"best SSIM {attack['ssim_max']:.2f}"
+    share = "" if attack.get("share") is None else f"; it took a share of {attack['share']:.3f} of the gradient norm"
     return (
         f"{attack['name']}: {attack['success_rate']:.1%} of {attack['records']} records rebuilt "
-        f"(95% interval {low:.1%} to {high:.1%}); best SSIM {attack['ssim_max']:.2f}; "
-        f"a guess scores {attack['baseline_success_rate']:.1%}"
+        f"(95% interval {low:.1%} to {high:.1%}); {best}; a guess scores {attack['baseline_success_rate']:.1%}{share}"
     )
 
 

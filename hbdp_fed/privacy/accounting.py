@@ -25,8 +25,6 @@ ORDERS: tuple[float, ...] = tuple(float(order) for order in RDPAccountant.DEFAUL
 LARGEST_NOISE_MULTIPLIER = 1e6
 """Where calibration stops looking: by then the bound has reached its floor, which the orders' end sets."""
 
-_SMALLEST_NOISE_MULTIPLIER = 1e-12
-
 
 def _rdp_of_one_step(noise_multiplier: float, sample_rate: float) -> npt.NDArray[np.float64]:
     rdp = compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(ORDERS))
@@ -117,10 +115,14 @@ def calibrate(*, eps: float, delta: float, sample_rate: float, steps: int) -> fl
             f"eps={eps:g} is out of this accountant's reach: at delta={delta:g} its epsilon never falls below "
             f"{floor:.4g}, however large the noise is (the orders end at {ORDERS[-1]:g})"
         )
-    low, high = math.log(_SMALLEST_NOISE_MULTIPLIER), math.log(LARGEST_NOISE_MULTIPLIER)
-    if log_excess(low) < 0:
-        raise ValueError(f"eps={eps:g} needs less noise than {_SMALLEST_NOISE_MULTIPLIER:g}: use eps=inf")
-    log_sigma = float(brentq(log_excess, low, high, xtol=1e-7))
+    # At huge budgets epsilon is T * order / (2 sigma^2) at the smallest order; from that guess a bracket is near, and
+    # near brackets matter: an evaluation between sigma 0.5 and 5 takes a hundred times one elsewhere.
+    low = high = 0.5 * math.log(steps * ORDERS[0] / (2 * eps))
+    while log_excess(low) < 0:
+        low -= 1.0
+    while log_excess(high) > 0:
+        high += 1.0
+    log_sigma = low if low == high else float(brentq(log_excess, low, high, xtol=1e-7))
     # The root is found from either side: step to the side that keeps the promise.
     while log_excess(log_sigma) > 0:
         log_sigma += 1e-7

@@ -1,0 +1,71 @@
+"""A command line becomes typed settings, or one line that names the key and what it accepts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from hbdp_fed.errors import UserError
+from simulations.compose import choices, compose_run, typed
+
+
+def test_the_defaults_are_the_users_own_command() -> None:
+    assert typed(compose_run([])) == typed(compose_run(["clients=5", "eps=1e12"]))
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e12", 1e12), ("1E+6", 1e6), ("8", 8.0), ("inf", math.inf)])
+def test_a_budget_is_a_float_however_it_is_written(text: str, value: float) -> None:
+    eps = typed(compose_run([f"eps={text}"])).eps
+    assert isinstance(eps, float)
+    assert eps == value
+
+
+def test_a_group_brings_its_own_options() -> None:
+    config = typed(compose_run(["data=phantom", "data.num_train=30", "engine=inprocess"]))
+    assert config.data.num_train == 30  # type: ignore[attr-defined]
+    assert config.engine.name == "inprocess"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("clinets=5", r"^clinets: there is no such setting; did you mean 'clients'\?$"),
+        ("rounds=3", r"^rounds: .*did you mean 'training\.rounds'\?$"),
+        ("data.num_tran=3", r"did you mean 'data\.num_train'\?"),
+        ("zzzzzzzz=1", r"^zzzzzzzz: .*the settings are: .*clients.*training\.learning_rate"),
+        ("eps=abc", r"^eps: Value 'abc' of type 'str' is not a number"),
+        ("clients=2.5", r"^clients: .* is not a whole number"),
+        ("data=nosuch", r"^data: 'nosuch' is not known; choose one of: phantom, pneumoniamnist$"),
+        ("engine=slurm", r"^engine: 'slurm' is not known; choose one of: inprocess, ray$"),
+        ("training=3", r"^training: is a section; set one of: training\.rounds"),
+        ("data.name=phantom", r"^data\.name: there is no such setting"),
+        ("+extra=1", r"cannot be added or removed"),
+        ("~seed", r"cannot be added or removed"),
+        ("clients", r"^clients: expected key=value"),
+        ("clients=[1", r"."),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_that_names_it(argument: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        compose_run([argument])
+    assert "\n" not in str(error.value)
+
+
+def test_an_option_of_another_data_set_is_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.num_train: there is no such setting"):
+        compose_run(["data=pneumoniamnist", "data.num_train=3"])
+
+
+def test_every_choice_composes() -> None:
+    for group in ("data", "model", "engine"):
+        for name in choices(group):
+            section = getattr(typed(compose_run([f"{group}={name}"])), group)
+            assert section.name == name
+
+
+def test_composing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    compose_run(["clients=3"])
+    assert list(tmp_path.iterdir()) == []

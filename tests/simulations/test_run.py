@@ -1,0 +1,269 @@
+"""The main job as a user starts it: what it leaves, what it refuses, and that it can be repeated."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from opacus.accountants import RDPAccountant
+from safetensors.torch import load_file
+
+from hbdp_fed.adversary import load_observation, load_reconstruction
+from hbdp_fed.models import weights_sha256
+from simulations.run import main
+
+SMALL = [
+    "engine=inprocess", "clients=3", "training.rounds=2", "training.local_steps=2", "training.expected_batch=8",
+    "data.num_train=90", "data.num_val=60", "data.num_test=60", "model.width=4", "adversary.bins=64",
+]  # fmt: skip
+
+
+def run(folder: Path, *arguments: str) -> dict[str, Any]:
+    assert main([*SMALL, f"run_dir={folder}", *arguments]) == 0
+    summary = json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert isinstance(summary, dict)
+    return summary
+
+
+def test_a_run_leaves_everything_that_other_programs_and_people_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "deep" / "run"
+    summary = run(folder)
+    assert {
+        "schema", "task", "dataset", "model", "clients", "rounds", "seed", "model_sha256", "privacy", "utility",
+        "utility_per_hospital", "risk", "participation", "time",
+    } <= summary.keys()  # fmt: skip
+    assert summary["schema"] == 1
+    assert summary["utility"].keys() >= {"mcc", "auroc", "accuracy"}
+    assert [entry["name"] for entry in summary["utility_per_hospital"]] == ["hospital-01", "hospital-02", "hospital-03"]
+    assert sum(entry["records"] for entry in summary["utility_per_hospital"]) == 60
+    assert summary["time"].keys() >= {
+        "total_s", "startup_s", "rounds_s", "client_compute_s", "attack_s", "engine_efficiency",
+    }  # fmt: skip
+    released = load_file(folder / "model.safetensors")
+    assert weights_sha256(released) == summary["model_sha256"]
+    rounds = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    assert [(line["round"], line["hospital"], line["kind"]) for line in rounds] == [
+        (number, f"hospital-0{i}", kind)
+        for number, kind in ((1, "train"), (2, "train"), (3, "probe"))
+        for i in (1, 2, 3)
+    ]
+    ledger = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    assert [line["steps_spent"] for line in ledger if line["hospital"] == "hospital-02"] == [2, 4, 5]
+    spent = [line["eps_spent"] for line in ledger if line["hospital"] == "hospital-02"]
+    assert spent == sorted(spent)
+    assert spent[-1] == pytest.approx(summary["privacy"]["hospitals"][1]["eps_rdp"])
+    assert (folder / "reconstructions" / "best.png").read_bytes().startswith(b"\x89PNG")
+    assert OmegaConf.load(folder / "config.yaml").clients == 3
+    assert json.loads((folder / "environment.json").read_text())["versions"]["flwr"]
+    shown = capsys.readouterr().out
+    for word in ("hospital-03", "sigma", "risk, worst case", "risk, relaxed", "risk, realistic", "AUROC", str(folder)):
+        assert word in shown
+
+
+def test_what_was_observed_is_what_was_averaged(tmp_path: Path) -> None:
+    summary = run(tmp_path / "r")
+    sizes = [hospital["num_records"] for hospital in summary["privacy"]["hospitals"]]
+    for number in (1, 2):
+        before = load_file(tmp_path / f"r/checkpoints/round-{number - 1:04d}.safetensors")
+        after = load_file(tmp_path / f"r/checkpoints/round-{number:04d}.safetensors")
+        updates = [
+            load_file(tmp_path / f"r/observations/round-{number:04d}/hospital-0{i}.safetensors") for i in (1, 2, 3)
+        ]
+        for name, value in after.items():
+            mean = sum(u[name] * n for u, n in zip(updates, sizes, strict=True)) / sum(sizes)
+            torch.testing.assert_close(value, before[name] + mean, rtol=0, atol=1e-14)
+
+
+def test_a_probes_observation_and_reconstruction_can_be_read_again(tmp_path: Path) -> None:
+    summary = run(tmp_path / "r")
+    observation = load_observation(tmp_path / "r/observations", "round-0003_hospital-01")
+    assert observation.released.hospital == "hospital-01"
+    assert observation.threat_model.name == "realistic"
+    rebuilt = load_reconstruction(tmp_path / "r/reconstructions", "round-0003_hospital-01")
+    assert rebuilt.images.shape[1:] == (1, 32, 32)
+    (attack,) = summary["risk"]["realistic"]["attacks"]
+    assert attack["surface"] == "gradient"
+    assert attack["share"] is not None
+
+
+def test_bounds_that_are_not_built_are_null(tmp_path: Path) -> None:
+    risk = run(tmp_path / "r", "adversary.attack=none")["risk"]
+    assert risk == {name: {"bound": None, "attacks": []} for name in ("worst_case", "relaxed", "realistic")}
+
+
+@pytest.mark.filterwarnings("ignore:Optimal order")
+@pytest.mark.parametrize("eps", [1.0, 1e15])
+def test_the_summarys_epsilon_is_the_composed_one(tmp_path: Path, eps: float) -> None:
+    summary = run(tmp_path / "r", f"eps={eps}", "adversary.probes=2", "partition.sizes=power_law")
+    for hospital in summary["privacy"]["hospitals"]:
+        assert hospital["steps"] == 2 * 2 + 2
+        accountant = RDPAccountant()
+        accountant.history = [(hospital["noise_multiplier"], hospital["sample_rate"], hospital["steps"])]
+        assert hospital["eps_rdp"] == pytest.approx(accountant.get_epsilon(delta=1e-5), rel=1e-6)
+        assert 0.99 * eps <= hospital["eps_rdp"] <= eps
+
+
+def test_infinity_is_the_string_inf_and_nothing_is_noised_or_clipped(tmp_path: Path) -> None:
+    summary = run(tmp_path / "r", "eps=inf")
+    assert summary["privacy"]["eps"] == "inf"
+    hospital = summary["privacy"]["hospitals"][0]
+    assert (hospital["noise_multiplier"], hospital["max_grad_norm"], hospital["eps_rdp"]) == (0.0, "inf", "inf")
+
+
+def test_the_same_seed_repeats_the_run_and_another_does_not(tmp_path: Path) -> None:
+    first, again, other = (run(tmp_path / n, f"seed={s}") for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert first["model_sha256"] == again["model_sha256"] != other["model_sha256"]
+    assert first["risk"] == again["risk"]
+    assert first["utility"] == again["utility"]
+
+
+def test_the_attack_changes_nothing_in_training_but_the_planned_steps(tmp_path: Path) -> None:
+    attacked, left_alone = run(tmp_path / "a", "eps=inf"), run(tmp_path / "b", "eps=inf", "adversary.attack=none")
+    assert attacked["model_sha256"] == left_alone["model_sha256"]
+    steps = [summary["privacy"]["hospitals"][0]["steps"] for summary in (attacked, left_alone)]
+    assert steps == [5, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clinets=5"], "clinets: there is no such setting; did you mean 'clients'?"),
+        (["eps=-1"], "eps: must be a positive number or inf"),
+        (["eps=0"], "eps: must be a positive number or inf"),
+        (["eps=nan"], "eps: must be a positive number or inf"),
+        (["eps=abc"], "eps: Value 'abc' of type 'str' is not a number"),
+        (["eps=0.01"], "never falls below"),
+        (["clients=0"], "clients: must be at least 1, got 0"),
+        (["clients=91"], "clients:"),
+        (["data=nosuch"], "data: 'nosuch' is not known; choose one of: phantom, pneumoniamnist"),
+        (["delta=0.5"], "delta: 0.5 must be below 1/records"),
+        (["delta=2"], "delta: must lie strictly between 0 and 1"),
+        (["device=tpu"], "device: 'tpu' is not known"),
+        (["seed=-1"], "seed: must be at least 0"),
+        (["model.width=5"], "width must be a positive multiple of 4"),
+        (["partition.scheme=cut"], "partition.scheme: 'cut' is not known; choose one of: dirichlet, iid"),
+        (["partition.alpha=-1"], "partition.alpha:"),
+        (["data.scanner_shift=2"], "data.scanner_shift:"),
+        (["data.image_size=2"], "data.image_size:"),
+        (["privacy.accountant=prv"], "privacy.accountant: 'prv' is not known; choose one of: rdp"),
+        (["training.learning_rate=-1"], "training.learning_rate: must be positive"),
+        (["training.momentum=1"], "training.momentum: must lie in [0, 1)"),
+        (["training.optimizer=lion"], "training.optimizer: 'lion' is not known; choose one of: sgd"),
+        (["federation.weighting=x"], "federation.weighting: 'x' is not known; choose one of: equal, records"),
+        (["adversary.attack=x"], "adversary.attack: 'x' is not known; choose one of: imprint, none"),
+        (["adversary.bins=1"], "adversary.bins: must be at least 2"),
+        (["engine.workers=0"], "engine.workers: must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_written(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, *arguments]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_without_its_file_names_the_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HBDP_DATA", str(tmp_path / "data"))
+    path = tmp_path / "data" / "medmnist" / "pneumoniamnist.npz"
+    assert main(["data=pneumoniamnist"]) == 2
+    assert str(path.parent.parent) in capsys.readouterr().err
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PK\x03\x04 not an archive")
+    assert main(["data=pneumoniamnist"]) == 2
+    assert str(path) in capsys.readouterr().err
+    monkeypatch.delenv("HBDP_DATA")
+    assert main(["data=pneumoniamnist"]) == 2
+    assert "HBDP_DATA" in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_something_is_never_written_into(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main([*SMALL, f"run_dir={tmp_path}"]) == 2
+    assert "run_dir" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_hospital_that_raises_ends_the_run_with_its_name_and_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hbdp_fed.federation import client_app
+
+    genuine = client_app.train_locally
+
+    def fails_late(**arguments: Any) -> Any:
+        if len(arguments["labels"]) and arguments["batch_generator"].initial_seed() == fails_late.seed:  # type: ignore[attr-defined]
+            raise FloatingPointError("the scanner's disk is full of stars")
+        return genuine(**arguments)
+
+    from hbdp_fed.seeding import batch_stream
+
+    fails_late.seed = batch_stream(0, "hospital-02", 2).initial_seed()  # type: ignore[attr-defined]
+    monkeypatch.setattr(client_app, "train_locally", fails_late)
+    assert main([*SMALL, f"run_dir={tmp_path / 'r'}"]) == 1
+    shown = capsys.readouterr().err
+    assert "hospital-02 failed" in shown
+    assert "Traceback" in shown
+    assert "full of stars" in shown
+    # Nothing that was computed before is lost.
+    assert (tmp_path / "r/checkpoints/round-0001.safetensors").exists()
+    assert len((tmp_path / "r/rounds.jsonl").read_text().splitlines()) == 3
+    assert not (tmp_path / "r/summary.json").exists()
+
+
+def test_help_tells_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("clients: 5", "learning_rate", "data= one of: phantom, pneumoniamnist", "exit codes"):
+        assert word in shown
+
+
+def test_one_hospital_and_fifty_hospitals_work(tmp_path: Path) -> None:
+    assert run(tmp_path / "one", "clients=1")["clients"] == 1
+    many = run(tmp_path / "many", "clients=50", "training.rounds=1")
+    assert len(many["privacy"]["hospitals"]) == 50
+    assert many["participation"] == {"expected": 100, "completed": 100, "failed": 0}
+
+
+def test_real_xrays_are_trained_on_and_the_official_test_split_is_reported(hbdp_data: Path, tmp_path: Path) -> None:
+    arguments = ["data=pneumoniamnist", "engine=inprocess", "clients=3", "training.rounds=1", "training.local_steps=3"]
+    assert main([*arguments, "adversary.bins=64", f"run_dir={tmp_path / 'r'}"]) == 0
+    summary = json.loads((tmp_path / "r/summary.json").read_text())
+    assert summary["utility"]["records"] == 624
+    assert sum(hospital["num_records"] for hospital in summary["privacy"]["hospitals"]) == 4708
+    with np.load(hbdp_data / "medmnist" / "pneumoniamnist.npz") as file:
+        positives = int(file["test_labels"].sum())
+    assert positives == 390
+    assert math.isfinite(summary["utility"]["auroc"])
+
+
+def test_a_run_can_be_repeated_from_its_own_config(tmp_path: Path) -> None:
+    first = run(tmp_path / "a", "seed=3", "eps=8")
+    recorded = OmegaConf.to_container(OmegaConf.load(tmp_path / "a" / "config.yaml"))
+    assert recorded["seed"] == 3
+    assert recorded["training"]["rounds"] == 2
+    shutil.rmtree(tmp_path / "a" / "observations")
+    again = run(tmp_path / "b", f"seed={recorded['seed']}", f"eps={recorded['eps']}")
+    assert again["model_sha256"] == first["model_sha256"]
