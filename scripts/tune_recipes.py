@@ -7,8 +7,9 @@ whole federation on each, and keeps the one with the best validation AUROC of an
 touched. The search sees private records without spending budget: it is outside epsilon, as in the literature, and a
 real federation has to search on public data or account for it.
 
-Prints one line a trial and, at the end, recipes for configs/data/<name>.yaml. Trials that are in --log already are not
-run again, so that an interrupted search goes on where it stopped.
+Prints one line a trial and, at the end, recipes for configs/data/<name>.yaml: the best over everything in --log.
+Trials that are there already are not run again, so that an interrupted search goes on where it stopped, and a second
+call with narrower ranges refines the first.
 """
 
 from __future__ import annotations
@@ -30,11 +31,6 @@ from simulations.execute import execute
 from simulations.prepare import prepare
 from simulations.run_folder import RunFolder
 
-LEARNING_RATES = (0.02, 1.0)
-CLIPPING_NORMS = (0.1, 3.0)
-BATCHES = (32, 64, 128)
-SEARCHED = ("learning_rate", "max_grad_norm", "expected_batch")
-
 
 class Silent:
     """A progress line that shows nothing."""
@@ -46,7 +42,9 @@ class Silent:
         pass
 
 
-def points(trials: int) -> list[dict[str, float]]:
+def points(
+    trials: int, *, learning_rates: tuple[float, float], clipping_norms: tuple[float, float], batches: list[int]
+) -> list[dict[str, float]]:
     """The points that every budget tries: logarithmic in learning rate and clipping norm."""
 
     def spread(low: float, high: float, share: float) -> float:
@@ -56,9 +54,9 @@ def points(trials: int) -> list[dict[str, float]]:
     drawn = qmc.Sobol(d=3, seed=0).random_base2(math.ceil(math.log2(trials)))[:trials]
     return [
         {
-            "learning_rate": spread(*LEARNING_RATES, u),
-            "max_grad_norm": spread(*CLIPPING_NORMS, v),
-            "expected_batch": BATCHES[int(w * len(BATCHES))],
+            "learning_rate": spread(*learning_rates, u),
+            "max_grad_norm": spread(*clipping_norms, v),
+            "expected_batch": batches[int(w * len(batches))],
         }
         for u, v, w in drawn
     ]
@@ -88,31 +86,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budgets", nargs="+", default=["1", "8", "1e6", "1e12", "inf"])
     parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--learning-rates", nargs=2, type=float, default=(0.02, 1.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--clipping-norms", nargs=2, type=float, default=(0.1, 3.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--batches", nargs="+", type=int, default=[32, 64, 128])
     parser.add_argument("--log", type=Path, default=Path("runs/tune_recipes.jsonl"))
     parser.add_argument("overrides", nargs="*", help="settings of every trial, as in simulations.run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.log.parent.mkdir(parents=True, exist_ok=True)
     lines = arguments.log.read_text().splitlines() if arguments.log.exists() else []
-    done = {
-        (r["eps"], *(r[k] for k in ("learning_rate", "max_grad_norm", "expected_batch"))): r
-        for r in map(json.loads, lines)
-    }
-    best: dict[str, dict[str, Any]] = {}
-    for point in points(arguments.trials):
+    searched = ("learning_rate", "max_grad_norm", "expected_batch")
+    done = {(line["eps"], *(line[key] for key in searched)): line for line in map(json.loads, lines)}
+    for point in points(
+        arguments.trials,
+        learning_rates=arguments.learning_rates,
+        clipping_norms=arguments.clipping_norms,
+        batches=arguments.batches,
+    ):
         for eps in arguments.budgets:
-            result = done.get((eps, *point.values()))
-            if result is None:
-                result = run_trial(eps, point, arguments.overrides)
-                with arguments.log.open("a") as file:
-                    file.write(dumps(result) + "\n")
+            if (eps, *point.values()) in done:
+                continue
+            result = run_trial(eps, point, arguments.overrides)
+            done[(eps, *point.values())] = result
+            with arguments.log.open("a") as file:
+                file.write(dumps(result) + "\n")
             print(dumps(result), flush=True)
-            if eps not in best or (result["val_auroc"] or 0) > (best[eps]["val_auroc"] or 0):
-                best[eps] = result
     print("recipes:")
     for eps in arguments.budgets:
-        keys = ("eps", "rounds", "local_steps", "learning_rate", "expected_batch", "max_grad_norm")
-        print("  - {" + ", ".join(f"{key}: {best[eps][key]}" for key in keys) + "}")
+        best = max((r for r in done.values() if r["eps"] == eps), key=lambda result: result["val_auroc"] or 0.0)
+        keys = ("eps", "rounds", "local_steps", *searched)
+        print("  - {" + ", ".join(f"{key}: {best[key]}" for key in keys) + "}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hbdp_fed.adversary import save_observation, save_reconstruction
@@ -90,8 +91,15 @@ def attack_and_audit(
                 observation, generator(prepared.config.seed, "adversary", hospital, number)
             )
             save_reconstruction(reconstruction, folder.reconstructions, name)
-            originals = batch_of(prepared, hospital, number)
-            outcome = audit_probe(reconstruction, originals, observation.public.images, hospital=hospital, round=number)
+            originals, controls = batch_of(prepared, hospital, number)
+            outcome = audit_probe(
+                reconstruction,
+                originals,
+                observation.public.images,
+                hospital=hospital,
+                round=number,
+                controls=controls,
+            )
             audited.append((outcome, reconstruction, originals))
         attacks["realistic"] = [attack_figures(campaign.attack.name, "gradient", [outcome for outcome, *_ in audited])]
         columns = best_columns(audited, prepared.federated.val.images)
@@ -101,8 +109,13 @@ def attack_and_audit(
     return Risk(summary=risk_summary(attacks, bounds={}), seconds=time.perf_counter() - started, figure=drawn)
 
 
-def batch_of(prepared: Prepared, hospital: str, number: int) -> Tensor:
-    """The images that a hospital's one step of round ``number`` really drew, float32 (b, C, H, W)."""
+def batch_of(prepared: Prepared, hospital: str, number: int) -> tuple[Tensor, Tensor]:
+    """Who was in a hospital's one step of round ``number``, replayed from its random stream, and who was not.
+
+    Returns:
+        The images that were drawn, float32 (b, C, H, W), and up to b of the hospital's other images as controls: what
+        the reconstructions score against these is what chance scores.
+    """
     index = next(i for i, plan in enumerate(prepared.plans) if plan.name == hospital)
     plan, records = prepared.plans[index], prepared.federated.hospitals[index].records
     batches = poisson_batches(
@@ -111,7 +124,9 @@ def batch_of(prepared: Prepared, hospital: str, number: int) -> Tensor:
         steps=PROBE_STEPS,
         generator=batch_stream(prepared.config.seed, hospital, number),
     )
-    return records.images[next(iter(batches))]
+    drawn = torch.zeros(len(records), dtype=torch.bool)
+    drawn[next(iter(batches))] = True
+    return records.images[drawn], records.images[~drawn][: int(drawn.sum())]
 
 
 def privacy_summary(prepared: Prepared) -> dict[str, Any]:

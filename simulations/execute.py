@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbdp_fed.data.shards import write_shard
+from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.client_app import make_client_app
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.engine import run_federation
@@ -64,7 +65,7 @@ class _Log:
     started: float = field(default_factory=time.perf_counter)
     ready: float = 0.0
     compute_s: float = 0.0
-    round_began: float = 0.0
+    rounds_done: int = 0
     best: Chosen | None = None
 
     def __post_init__(self) -> None:
@@ -79,10 +80,11 @@ class _Log:
         }
 
     def on_ready(self) -> None:
-        self.ready = self.round_began = time.perf_counter()
+        self.ready = time.perf_counter()
         self.progress.say("training")
 
     def on_reports(self, number: int, reports: Sequence[RoundReport]) -> None:
+        self.rounds_done = number
         kind = "probe" if number > self.prepared.hyper.rounds else "train"
         for report in reports:
             self.compute_s += report.seconds
@@ -116,6 +118,17 @@ class _Log:
                     "eps_spent": eps_spent,
                 }
             )
+
+    def on_failure(self, failure: HospitalFailure) -> None:
+        self.folder.append_round(
+            {
+                "kind": "train" if self.rounds_done < self.prepared.hyper.rounds else "probe",
+                "hospital": failure.hospital,
+                "round": self.rounds_done + 1,
+                "status": "failed",
+                "error": failure.details,
+            }
+        )
 
     def on_updates(self, number: int, updates: Sequence[ModelUpdate]) -> None:
         if self.prepared.config.federation.record == "all":
@@ -175,12 +188,16 @@ def execute(
             on_probe=log.on_probe,
         )
         text = settings.to_json()
-        run_federation(
-            make_server_app(text, architecture=prepared.architecture, initial=prepared.initial, hooks=hooks),
-            make_client_app(text),
-            num_hospitals=len(prepared.plans),
-            engine=prepared.engine,
-        )
+        try:
+            run_federation(
+                make_server_app(text, architecture=prepared.architecture, initial=prepared.initial, hooks=hooks),
+                make_client_app(text),
+                num_hospitals=len(prepared.plans),
+                engine=prepared.engine,
+            )
+        except HospitalFailure as failure:
+            log.on_failure(failure)
+            raise
     if log.best is None:
         raise RuntimeError("the federation ended without a single round")
     ended = time.perf_counter()

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"error: {failure}")
         return FAILED
     except KeyboardInterrupt:
-        errors.print("interrupted; what was computed so far is in the run folder")
+        errors.print("interrupted")
         return INTERRUPTED
     except Exception:  # noqa: BLE001 - a bug of ours ends with its traceback and the documented exit code
         errors.print(traceback.format_exc())
@@ -77,18 +77,27 @@ def _run(composed: DictConfig, console: Console) -> int:
     path = planned_folder(config.run_dir, config.name)
     torch.set_num_threads(config.engine.threads_per_client)
     prepared = prepare(config)
-    attacks = prepared.probes > 0
-    campaign = (
-        ProbeCampaign(attack=build_attack(config.adversary.attack, bins=config.adversary.bins), prepared=prepared)
-        if attacks
-        else None
-    )
+    campaign = _campaign(prepared)
     # From here on nothing is refused any more: the folder is made, and everything that happens is written into it.
     folder = create(path)
     folder.write_config(composed)
     folder.write_environment(device=prepared.device)
     show_plan(console, prepared.plans, title=_plan_title(prepared), noise_to_resolution=resolution(prepared))
-    return _train_and_assess(prepared, folder, campaign, console, started)
+    try:
+        return _train_and_assess(prepared, folder, campaign, console, started)
+    except BaseException:
+        console.print(f"not finished; what was computed so far is in {folder.path}", soft_wrap=True)
+        raise
+
+
+def _campaign(prepared: Prepared) -> ProbeCampaign | None:
+    """The probes of the malicious server, checked to be possible; None where there are none."""
+    if prepared.probes == 0:
+        return None
+    adversary = prepared.config.adversary
+    attack = build_attack(adversary.attack, bins=adversary.bins)
+    attack.check_public(prepared.federated.val.images)
+    return ProbeCampaign(attack=attack, prepared=prepared)
 
 
 def _train_and_assess(

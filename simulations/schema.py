@@ -115,7 +115,7 @@ class AdversaryConfig:
 
     attack: str = "imprint"
     probes: int = 1
-    bins: int = 256
+    bins: int = 1024
 
 
 @dataclass

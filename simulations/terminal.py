@@ -131,20 +131,25 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
             bound = "theory gives no bound"
         table.add_row(f"risk, {name.replace('_', ' ')}", bound)
         for attack in entry["attacks"]:
-            table.add_row("", _attack_line(attack))
+            for line in _attack_lines(attack):
+                table.add_row("", line)
     console.print(table)
 
 
-def _attack_line(attack: Mapping[str, Any]) -> str:
+def _attack_lines(attack: Mapping[str, Any]) -> Iterator[str]:
     if attack["success_rate"] is None:
-        return f"{attack['name']}: no record was in the attacked batches"
+        yield f"{attack['name']}: no record was in the attacked batches"
+        return
     low, high = attack["success_rate_ci95"]
     best = "nothing to show" if attack["ssim_max"] is None else f"best SSIM {attack['ssim_max']:.2f}"
-    share = "" if attack.get("share") is None else f"; it took a share of {attack['share']:.3f} of the gradient norm"
-    return (
+    yield (
         f"{attack['name']}: {attack['success_rate']:.1%} of {attack['records']} records rebuilt "
-        f"(95% interval {low:.1%} to {high:.1%}); {best}; a guess scores {attack['baseline_success_rate']:.1%}{share}"
+        f"(95% interval {low:.1%} to {high:.1%}); {best}"
     )
+    control = attack["control_success_rate"]
+    chance = "" if control is None else f"; records that were not in the batch score {control:.1%}"
+    share = "" if attack["share"] is None else f"; share of the gradient norm {attack['share']:.3f}"
+    yield f"a guess from public images scores {attack['baseline_success_rate']:.1%}{chance}{share}"
 
 
 def _number(value: float | str | None) -> str:

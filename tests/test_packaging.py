@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -63,6 +64,31 @@ def test_wheel_declares_the_console_script(wheel: zipfile.Path) -> None:
     parser = ConfigParser()
     parser.read_string(wheel.joinpath(entry_points).read_text())
     assert parser["console_scripts"]["hbdp-fed"] == "simulations.cli:main"
+
+
+def test_the_installed_wheel_runs_where_there_is_no_checkout(wheel: zipfile.Path, tmp_path: Path) -> None:
+    """A whole run of the console script, Ray's workers included, that imports nothing from this checkout."""
+    installed, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    wheel.root.extractall(installed)
+    program = (
+        "import sys, hbdp_fed, configs, simulations.cli as cli\n"
+        "assert all(m.__file__.startswith(sys.argv[1]) for m in (hbdp_fed, configs, cli)), hbdp_fed.__file__\n"
+        "sys.exit(cli.main(sys.argv[2:]))\n"
+    )
+    settings = "clients=2 data.num_train=40 data.num_val=30 data.num_test=20 training.rounds=1 training.local_steps=1"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(installed), "run", *settings.split(), "adversary.bins=16", "run_dir=here"],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / "here" / "summary.json").exists()
+    assert [path.name for path in elsewhere.iterdir()] == ["here"]
 
 
 def test_console_script_exists() -> None:

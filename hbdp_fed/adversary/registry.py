@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from hbdp_fed.adversary.imprint import ImprintAttack
 from hbdp_fed.errors import SettingError, unknown_choice
@@ -14,6 +15,10 @@ from hbdp_fed.types import Attack, ModelSpec, PublicSideInformation, Weights
 
 class ProbingAttack(Attack, Protocol):
     """An attack by a server that hands out a model of its own making first."""
+
+    def check_public(self, images: Tensor) -> None:
+        """Raise ``SettingError`` if the attack cannot work with these public images (P, C, H, W)."""
+        ...
 
     def craft(
         self, base: ModelSpec, weights: Weights, public: PublicSideInformation, generator: torch.Generator

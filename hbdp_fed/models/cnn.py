@@ -27,7 +27,7 @@ class SmallCnn(nn.Module):
                 nn.Conv2d(before, after, kernel_size=3, padding=1),
                 nn.GroupNorm(num_groups=4, num_channels=after),
                 nn.ReLU(),
-                nn.AvgPool2d(kernel_size=2),
+                nn.MaxPool2d(kernel_size=2),
             ]
         self.features = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)

@@ -92,7 +92,8 @@ def test_a_probes_observation_and_reconstruction_can_be_read_again(tmp_path: Pat
     assert rebuilt.images.shape[1:] == (1, 32, 32)
     (attack,) = summary["risk"]["realistic"]["attacks"]
     assert attack["surface"] == "gradient"
-    assert attack["share"] is not None
+    assert 0.9 < attack["share"] <= 1.0
+    assert attack["control_success_rate"] is not None
 
 
 def test_bounds_that_are_not_built_are_null(tmp_path: Path) -> None:
@@ -160,6 +161,7 @@ def test_the_attack_changes_nothing_in_training_but_the_planned_steps(tmp_path: 
         (["training.optimizer=lion"], "training.optimizer: 'lion' is not known; choose one of: sgd"),
         (["federation.weighting=x"], "federation.weighting: 'x' is not known; choose one of: equal, records"),
         (["adversary.attack=x"], "adversary.attack: 'x' is not known; choose one of: imprint, none"),
+        (["data.num_val=10"], "adversary.attack: imprint needs at least"),
         (["adversary.bins=1"], "adversary.bins: must be at least 2"),
         (["engine.workers=0"], "engine.workers: must be at least 1"),
     ],
@@ -229,7 +231,9 @@ def test_a_hospital_that_raises_ends_the_run_with_its_name_and_traceback(
     assert "full of stars" in shown
     # Nothing that was computed before is lost.
     assert (tmp_path / "r/checkpoints/round-0001.safetensors").exists()
-    assert len((tmp_path / "r/rounds.jsonl").read_text().splitlines()) == 3
+    lines = [json.loads(line) for line in (tmp_path / "r/rounds.jsonl").read_text().splitlines()]
+    assert [(line["round"], line["status"]) for line in lines] == [(1, "ok"), (1, "ok"), (1, "ok"), (2, "failed")]
+    assert lines[-1]["hospital"] == "hospital-02"
     assert not (tmp_path / "r/summary.json").exists()
 
 

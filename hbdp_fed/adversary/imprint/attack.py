@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from hbdp_fed.adversary.imprint.crafting import ImprintDesign, craft_model
 from hbdp_fed.adversary.imprint.decoding import decode, expect
@@ -66,6 +67,26 @@ class ImprintAttack:
         if not self.whitenings or not all(0 <= power < math.inf for power in self.whitenings):
             raise SettingError("adversary.imprint.whitenings", f"needs numbers of at least 0, got {self.whitenings}")
 
+    def check_public(self, images: Tensor) -> None:
+        """Whether the attack can work with these public images (P, C, H, W), which is known before any training.
+
+        Raises:
+            SettingError: if there are too few, or they are too small.
+        """
+        count, _, height, width = images.shape
+        if count < 2 * MIN_IMAGES:
+            raise SettingError(
+                "adversary.attack",
+                f"imprint needs at least {2 * MIN_IMAGES} public (validation) images, there are {count}; "
+                "provide more or set adversary.attack=none",
+            )
+        if min(height, width) < _MIN_PIXELS:
+            raise SettingError(
+                "adversary.attack",
+                f"imprint needs images of at least {_MIN_PIXELS} pixels a side, these have {height}x{width}; "
+                "set adversary.attack=none",
+            )
+
     def craft(
         self, base: ModelSpec, weights: Weights, public: PublicSideInformation, generator: torch.Generator
     ) -> tuple[ModelSpec, Weights]:
@@ -84,9 +105,9 @@ class ImprintAttack:
             A specification for :func:`hbdp_fed.models.build_model`, and the weights (float32).
 
         Raises:
-            ValueError: if there are too few public images, or they are too small.
+            SettingError: if the public images do not suffice (see :meth:`check_public`).
         """
-        _check_images(public)
+        self.check_public(public.images)
         cast = cast_roles(base, weights, public, generator)
         prior = side_prior(cast, rank=self.rank)
         noise_seed = int(torch.randint(2**62, (), generator=generator))
@@ -122,7 +143,7 @@ class ImprintAttack:
         if observation.architecture.name != "imprint":
             raise ValueError(f"the hospital was handed a '{observation.architecture.name}', not an imprint model")
         public, args, weights = observation.public, observation.architecture.args, observation.model_before
-        _check_images(public)
+        self.check_public(public.images)
         rehearsal = self._dress_rehearsal(observation, generator)
 
         # One step of plain SGD: delta = -learning_rate * sum / expected_batch.
@@ -212,11 +233,3 @@ def _best(designs: Sequence[ImprintDesign], score: Callable[[ImprintDesign], flo
         if score(design) > best_score + _TIE:
             best, best_score = design, score(design)
     return best
-
-
-def _check_images(public: PublicSideInformation) -> None:
-    count, _, height, width = public.images.shape
-    if count < 2 * MIN_IMAGES:
-        raise ValueError(f"the imprint attack needs at least {2 * MIN_IMAGES} public images, got {count}")
-    if min(height, width) < _MIN_PIXELS:
-        raise ValueError(f"the imprint attack needs images of at least {_MIN_PIXELS} pixels, got {height}x{width}")
