@@ -7,18 +7,15 @@ content, and the JSON names the hash.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hbdp_fed.errors import DataFileError
+from hbdp_fed.models import read_weights, save_weights, weights_sha256
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.types import (
     DpSgdParams,
@@ -28,6 +25,7 @@ from hbdp_fed.types import (
     PublicSideInformation,
     Reconstruction,
     ThreatModel,
+    Weights,
 )
 
 
@@ -72,10 +70,10 @@ def load_observation(folder: Path, name: str) -> Observation:
         return Observation(
             threat_model=ThreatModel(**record["threat_model"]),
             architecture=ModelSpec(**record["architecture"]),
-            model_before=_load_tensors(folder / f"{record['model_before']}.safetensors"),
+            model_before=read_weights(folder / f"{record['model_before']}.safetensors"),
             released=ModelUpdate(**record["released"], delta=delta),
             public=PublicSideInformation(
-                images=_load_tensors(folder / f"{public['images']}.safetensors")["images"],
+                images=read_weights(folder / f"{public['images']}.safetensors")["images"],
                 # An infinite clipping norm is written as "inf".
                 mechanism=DpSgdParams(**{**mechanism, "max_grad_norm": float(mechanism["max_grad_norm"])}),
                 learning_rate=public["learning_rate"],
@@ -115,12 +113,12 @@ def _save(record: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
     if Path(name).name != name or not name:
         raise ValueError(f"a recording's name is a plain file name, got '{name}'")
     folder.mkdir(parents=True, exist_ok=True)
-    _save_tensors(tensors, folder / f"{name}.safetensors")
+    save_weights(folder / f"{name}.safetensors", tensors)
     # Last, so that a recording without its tensors is never listed.
     _write(folder / f"{name}.json", dumps(record, indent=2) + "\n")
 
 
-def _load(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _load(folder: Path, name: str) -> tuple[dict[str, Any], Weights]:
     path = folder / f"{name}.json"
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -128,38 +126,16 @@ def _load(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DataFileError(path, "is not there") from error
     except ValueError as error:
         raise DataFileError(path, f"is not JSON ({error})") from error
-    return record, _load_tensors(folder / f"{name}.safetensors")
+    return record, read_weights(folder / f"{name}.safetensors")
 
 
 def _save_shared(tensors: Mapping[str, Tensor], folder: Path, kind: str) -> str:
     """Write ``tensors`` unless they are there already; returns the file's name without its extension."""
-    folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    for key, value in sorted(tensors.items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    name = f"{kind}-{digest.hexdigest()[:16]}"
+    name = f"{kind}-{weights_sha256(tensors)[:16]}"
     path = folder / f"{name}.safetensors"
     if not path.exists():
-        _save_tensors(tensors, path)
+        save_weights(path, tensors)
     return name
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    # Clones: safetensors refuses tensors that share memory.
-    own = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    partial = path.with_suffix(".partial")
-    save_file(own, partial)
-    partial.replace(path)
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise DataFileError(path, "is not there") from error
-    except SafetensorError as error:
-        raise DataFileError(path, f"is not a safetensors file ({error})") from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +17,11 @@ def save_weights(path: Path, weights: Weights) -> None:
     """Write weights in their own precision as a safetensors file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".partial")
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, unfinished)
+    # Copies: safetensors refuses tensors that share memory.
+    copies = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()
+    }
+    save_file(copies, unfinished)
     unfinished.replace(path)
 
 

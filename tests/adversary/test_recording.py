@@ -90,7 +90,7 @@ def test_missing_and_broken_recordings_are_named(observation, tmp_path) -> None:
     with pytest.raises(DataFileError, match=r"other\.json: is no recorded observation"):
         load_observation(tmp_path, "other")
     (tmp_path / "other.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(DataFileError, match=r"other\.safetensors: is not a safetensors file"):
+    with pytest.raises(DataFileError, match=r"other\.safetensors: not a readable safetensors file"):
         load_reconstruction(tmp_path, "other")
     with pytest.raises(ValueError, match="plain file name"):
         save_observation(observation, tmp_path, "../elsewhere")
