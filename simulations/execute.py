@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -187,10 +188,12 @@ def execute(
             probes=log.probes,
             on_probe=log.on_probe,
         )
-        text = settings.to_json()
+        text, stop = settings.to_json(), threading.Event()
         try:
             run_federation(
-                make_server_app(text, architecture=prepared.architecture, initial=prepared.initial, hooks=hooks),
+                make_server_app(
+                    text, architecture=prepared.architecture, initial=prepared.initial, hooks=hooks, stop=stop
+                ),
                 make_client_app(text),
                 num_hospitals=len(prepared.plans),
                 engine=prepared.engine,
@@ -198,6 +201,8 @@ def execute(
         except HospitalFailure as failure:
             log.on_failure(failure)
             raise
+        finally:
+            stop.set()
     if log.best is None:
         raise RuntimeError("the federation ended without a single round")
     ended = time.perf_counter()

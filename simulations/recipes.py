@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,23 +30,24 @@ class Hyperparameters:
     max_grad_norm: float
 
 
-_LOG10_OF_INFINITY = 18.0
-"""Where a budget of ``inf`` stands among the others: as far above the largest usual one, 1e15, as that above 1e12."""
-
-
 def nearest_recipe(recipes: Sequence[Recipe], eps: float) -> Recipe:
     """The recipe whose budget is nearest on a logarithmic scale.
+
+    ``inf`` has a recipe of its own: without clipping, another learning rate is right. It serves a finite budget only
+    where there is no other, and the other way round.
 
     Raises:
         SettingError: if there is no recipe at all.
     """
     if not recipes:
         raise SettingError("training", "this data set has no recipes: set all of training.* yourself")
+    alike = [recipe for recipe in recipes if math.isinf(recipe.eps) == math.isinf(eps)] or recipes
+    return min(alike, key=lambda recipe: abs(_log(recipe.eps) - _log(eps)))
 
-    def position(budget: float) -> float:
-        return _LOG10_OF_INFINITY if math.isinf(budget) else math.log10(budget)
 
-    return min(recipes, key=lambda recipe: abs(position(recipe.eps) - position(eps)))
+def _log(eps: float) -> float:
+    """log10, with infinity as large as the largest number."""
+    return math.log10(min(eps, sys.float_info.max))
 
 
 def choose(training: TrainingConfig, recipes: Sequence[Recipe], eps: float) -> Hyperparameters:

@@ -36,7 +36,8 @@ class Roster:
         """
         names = dict(zip(self.node_ids, self.hospitals, strict=True))
         answers: dict[str, tuple[ModelUpdate, RoundReport]] = {}
-        for message in replies:
+        # In the hospitals' order here too: of several failures, reruns report the same one.
+        for message in sorted(replies, key=lambda message: self.node_ids.index(message.metadata.src_node_id)):
             hospital = names[message.metadata.src_node_id]
             raise_on_failure(message, hospital)
             try:

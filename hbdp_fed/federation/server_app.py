@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from hbdp_fed.federation.codec import RoundReport, TrainRequest, from_arrays, request_message, to_arrays
 from hbdp_fed.federation.roster import Roster, call_roll
 from hbdp_fed.federation.settings import AppSettings, resolved_settings
+from hbdp_fed.federation.stoppable import StoppableGrid
 from hbdp_fed.federation.strategy import PrivateFedAvg
 from hbdp_fed.types import ModelSpec, UpdateTap, Weights
 
@@ -40,7 +42,12 @@ class ServerHooks:
 
 
 def make_server_app(
-    settings_json: str | None, *, architecture: ModelSpec, initial: Weights, hooks: ServerHooks
+    settings_json: str | None,
+    *,
+    architecture: ModelSpec,
+    initial: Weights,
+    hooks: ServerHooks,
+    stop: threading.Event | None = None,
 ) -> ServerApp:
     """The app that the server runs.
 
@@ -49,12 +56,15 @@ def make_server_app(
         architecture: The model to train.
         initial: The weights to start from.
         hooks: What to do around the rounds.
+        stop: Ends the app with :class:`~hbdp_fed.federation.stoppable.Stopped` when it is set.
     """
     app = ServerApp()
+    stopping = stop if stop is not None else threading.Event()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         settings = resolved_settings(context, settings_json)
+        grid = StoppableGrid(grid, stopping)
         roster = call_roll(grid, settings.hospitals, timeout_s=_ROLL_CALL_TIMEOUT_S)
         hooks.on_ready()
         final = _train(grid, roster, settings, architecture, initial, hooks)

@@ -51,10 +51,15 @@ def best_threshold(labels: npt.NDArray[np.int64], scores: FloatArray) -> float:
     """
     if len(np.unique(labels)) < 2:
         return 0.5
-    _, _, thresholds = roc_curve(labels, scores, drop_intermediate=True)
-    candidates = thresholds[np.isfinite(thresholds)]
-    mcc = [matthews_corrcoef(labels, scores >= threshold) for threshold in candidates]
-    chosen = float(candidates[int(np.argmax(mcc))])
+    false_rate, true_rate, thresholds = roc_curve(labels, scores, drop_intermediate=False)
+    positives, negatives = float(labels.sum()), float(len(labels) - labels.sum())
+    tp, fp = true_rate * positives, false_rate * negatives
+    called, cleared = tp + fp, len(labels) - tp - fp
+    # Matthews 1975, as (TP * N - called * P) / sqrt(...); where all or none are called, it is 0 by convention.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mcc = (tp * len(labels) - called * positives) / np.sqrt(called * cleared * positives * negatives)
+    candidates = np.where(np.isfinite(thresholds), np.nan_to_num(mcc, nan=0.0), -np.inf)
+    chosen = float(thresholds[int(np.argmax(candidates))])
     below = scores[scores < chosen]
     return (chosen + float(below.max())) / 2 if len(below) else chosen
 

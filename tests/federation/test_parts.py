@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterable
 
 import pytest
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 
 from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.client_app import charge_ledger
 from hbdp_fed.federation.codec import RoundReport, from_arrays, parse_reply, reply_content, to_arrays
 from hbdp_fed.federation.engine import default_workers
-from hbdp_fed.federation.inprocess import _RUN_ID, _SERVER_NODE_ID
+from hbdp_fed.federation.inprocess import _RUN_ID, _SERVER_NODE_ID, InProcessGrid
 from hbdp_fed.federation.roster import Roster
+from hbdp_fed.federation.stoppable import StoppableGrid, Stopped
 from hbdp_fed.federation.strategy import WEIGHTINGS, average
 from hbdp_fed.types import ModelUpdate
 
@@ -107,3 +111,25 @@ def test_the_ledger_counts_steps_over_rounds_and_stops_at_the_plan() -> None:
 def test_there_are_never_more_workers_than_hospitals_and_never_none() -> None:
     assert default_workers(num_hospitals=1, threads_per_client=1) == 1
     assert default_workers(num_hospitals=50, threads_per_client=10_000) == 1
+
+
+def test_waiting_for_answers_ends_when_the_run_is_interrupted() -> None:
+    class Silent(InProcessGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            return []
+
+    stop = threading.Event()
+    answer(1, RecordDict())  # sets the identity that messages need
+    app = ClientApp()
+
+    @app.query()
+    def reply(message: Message, context: Context) -> Message:
+        return Message(RecordDict(), reply_to=message)
+
+    grid = StoppableGrid(Silent(app, num_nodes=1), stop)
+    calls = [Message(RecordDict(), node, "query") for node in grid.get_node_ids()]
+    assert grid.send_and_receive(calls, timeout=0.2) == []
+    threading.Timer(0.3, stop.set).start()
+    calls = [Message(RecordDict(), node, "query") for node in grid.get_node_ids()]
+    with pytest.raises(Stopped):
+        grid.send_and_receive(calls, timeout=60)

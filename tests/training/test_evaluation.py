@@ -35,6 +35,12 @@ def test_the_threshold_maximises_mcc_over_all_thresholds() -> None:
     assert chosen not in scores
 
 
+def test_a_model_that_says_the_same_of_everybody_has_a_threshold_too() -> None:
+    labels, scores = np.array([0, 1, 1]), np.full(3, 0.25)
+    found = utility(labels, scores, threshold=best_threshold(labels, scores))
+    assert (found.mcc, found.auroc) == (0.0, 0.5)
+
+
 def test_one_class_has_no_mcc_and_no_auroc() -> None:
     labels, scores = np.ones(4, dtype=np.int64), np.array([0.2, 0.6, 0.7, 0.9])
     found = utility(labels, scores, threshold=best_threshold(labels, scores))
