@@ -149,11 +149,11 @@ def test_another_model_than_the_crafted_one_is_refused(world) -> None:
     "wrong", [{"bins": 1}, {"rank": -1}, {"max_logit_change": 0.0}, {"gains": ()}, {"whitenings": (-1.0,)}]
 )
 def test_a_bad_setting_is_refused_by_name(wrong: dict[str, object]) -> None:
-    with pytest.raises(SettingError, match=f"adversary.imprint.{next(iter(wrong))}"):
+    with pytest.raises(SettingError, match=f"adversary.{next(iter(wrong))}"):
         ImprintAttack(**wrong)
 
 
-def test_real_x_rays_come_back_at_a_budget_of_a_trillion(world, hbdp_data) -> None:
+def test_real_x_rays_come_back_without_noise(world, hbdp_data) -> None:
     with np.load(hbdp_data / "medmnist" / "pneumoniamnist.npz") as arrays:
         public, private = (
             torch.from_numpy(arrays[f"{split}_images"][:300]).float()[:, None] / 255 for split in ("val", "train")
@@ -162,7 +162,6 @@ def test_real_x_rays_come_back_at_a_budget_of_a_trillion(world, hbdp_data) -> No
     weights = initial_weights(build_model(base), stream(0))
     hospital = replace(world, base=base, weights=weights, public_images=public, private_images=private)
     images = private[:16]
-    # About the noise multiplier of epsilon 1e12 in the study's setting.
-    result = attacked(hospital, images, sigma=3.5e-5, attack=ImprintAttack(bins=512))
+    result = attacked(hospital, images, sigma=0.0, attack=ImprintAttack(bins=512))
     assert sum(best_ssim(result, image) > 0.8 for image in images) >= 12
     assert all(math.isfinite(value) for value in result.details.values())

@@ -57,15 +57,15 @@ class ImprintAttack:
 
     def __post_init__(self) -> None:
         if self.bins < 2:
-            raise SettingError("adversary.imprint.bins", f"must be at least 2, got {self.bins}")
+            raise SettingError("adversary.bins", f"must be at least 2, got {self.bins}")
         if self.rank < 0:
-            raise SettingError("adversary.imprint.rank", f"must not be negative, got {self.rank}")
+            raise SettingError("adversary.rank", f"must not be negative, got {self.rank}")
         if not 0 < self.max_logit_change < math.inf:
-            raise SettingError("adversary.imprint.max_logit_change", f"must be positive, got {self.max_logit_change}")
+            raise SettingError("adversary.max_logit_change", f"must be positive, got {self.max_logit_change}")
         if not self.gains or not all(0 < gain < math.inf for gain in self.gains):
-            raise SettingError("adversary.imprint.gains", f"needs at least one positive number, got {self.gains}")
+            raise SettingError("adversary.gains", f"needs at least one positive number, got {self.gains}")
         if not self.whitenings or not all(0 <= power < math.inf for power in self.whitenings):
-            raise SettingError("adversary.imprint.whitenings", f"needs numbers of at least 0, got {self.whitenings}")
+            raise SettingError("adversary.whitenings", f"needs numbers of at least 0, got {self.whitenings}")
 
     def check_public(self, images: Tensor) -> None:
         """Whether the attack can work with these public images (P, C, H, W), which is known before any training.
