@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +38,14 @@ class Chosen:
         weights: The global weights after it, float32: the released model.
         threshold: The decision threshold chosen on the same validation images.
         validation: The figures there.
+        history: Every round's number and figures on validation, each at the threshold best for it.
     """
 
     round: int
     weights: Weights
     threshold: float
     validation: Utility
+    history: Sequence[tuple[int, Utility]] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class _Log:
     compute_s: float = 0.0
     rounds_done: int = 0
     best: Chosen | None = None
+    history: list[tuple[int, Utility]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.model = build_model(self.prepared.architecture).to(self.prepared.device)
@@ -147,6 +150,7 @@ class _Log:
         scores = predict(self.model, val.images, device=self.prepared.device)
         threshold = best_threshold(labels, scores)
         found = utility(labels, scores, threshold=threshold)
+        self.history.append((number, found))
         # A few hundred validation records leave ties in MCC; AUROC, which no threshold touches, breaks them.
         if self.best is None or _rank(found) > _rank(self.best.validation):
             self.best = Chosen(round=number, weights=released, threshold=threshold, validation=found)
@@ -206,7 +210,7 @@ def execute(
     if log.best is None:
         raise RuntimeError("the federation ended without a single round")
     ended = time.perf_counter()
-    return log.best, Timings(
+    return replace(log.best, history=log.history), Timings(
         startup_s=log.ready - log.started, rounds_s=ended - log.ready, client_compute_s=log.compute_s
     )
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from hbdp_fed.adversary import build_attack
+from hbdp_fed.audit import render_report
 from hbdp_fed.errors import HospitalFailure, UserError
 from hbdp_fed.models import save_weights, weights_sha256
 from simulations.assess import FIGURE, attack_and_audit, measure_utility, privacy_summary
@@ -23,7 +24,7 @@ from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
 from simulations.prepare import Prepared, prepare, resolution
 from simulations.probe import ProbeCampaign
-from simulations.run_folder import RunFolder, create, planned_folder
+from simulations.run_folder import RunFolder, create, planned_folder, read_summary
 from simulations.terminal import make_console, progress, show_plan, show_result
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -120,7 +121,8 @@ def _train_and_assess(
         "model_sha256": weights_sha256(chosen.weights),
         "privacy": privacy_summary(prepared),
         "utility": overall,
-        "utility_validation": vars(chosen.validation),
+        "utility_validation": chosen.validation,
+        "validation_history": [{"round": number, **vars(figures)} for number, figures in chosen.history],
         "utility_per_hospital": per_hospital,
         "risk": risk.summary,
         "participation": {
@@ -144,9 +146,19 @@ def _train_and_assess(
         },
     }
     folder.write_summary(summary)
-    show_result(console, summary)
+    plain = read_summary(folder.path)
+    picture = folder.reconstructions / FIGURE
+    folder.write_report(
+        render_report(
+            plain,
+            history=plain["validation_history"],
+            reconstructions=picture.read_bytes() if risk.figure else None,
+        )
+    )
+    show_result(console, plain)
     if risk.figure:
-        console.print(f"best reconstructions: {folder.reconstructions / FIGURE}", soft_wrap=True)
+        console.print(f"best reconstructions: {picture}", soft_wrap=True)
+    console.print(f"report: {folder.report_file}", soft_wrap=True)
     console.print(f"run folder: {folder.path}", soft_wrap=True)
     return OK
 

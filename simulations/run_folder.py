@@ -54,6 +54,15 @@ class RunFolder:
         """The figures that other programs read."""
         return self.path / "summary.json"
 
+    @property
+    def report_file(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    def write_report(self, html: str) -> None:
+        """``report.html``."""
+        self.report_file.write_text(html, encoding="utf-8")
+
     def write_config(self, config: DictConfig) -> None:
         """The resolved configuration, with which the run can be repeated."""
         (self.path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))

@@ -46,7 +46,9 @@ def files_in(wheel: zipfile.Path) -> set[str]:
     return set(wheel.root.namelist())
 
 
-@pytest.mark.parametrize(("package", "pattern"), [("hbdp_fed", "*.py"), ("simulations", "*.py"), ("configs", "*.yaml")])
+@pytest.mark.parametrize(
+    ("package", "pattern"), [("hbdp_fed", "*.py"), ("simulations", "*.py"), ("configs", "*.yaml"), ("hbdp_fed", "*.j2")]
+)
 def test_wheel_carries_every_file_of(package: str, pattern: str, wheel: zipfile.Path) -> None:
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob(pattern)}
     assert expected, f"{package} has no {pattern}"

@@ -3,6 +3,7 @@
 from hbdp_fed.audit.baselines import Baselines, guess
 from hbdp_fed.audit.figures import Column, best_columns, reconstruction_figure, save_figure
 from hbdp_fed.audit.matching import Matching, match
+from hbdp_fed.audit.report import render_report
 from hbdp_fed.audit.risk import (
     CRITERION,
     SSIM_THRESHOLD,
@@ -31,6 +32,7 @@ __all__ = [
     "pairwise_ssim",
     "psnr",
     "reconstruction_figure",
+    "render_report",
     "risk_summary",
     "save_figure",
     "wilson_interval",

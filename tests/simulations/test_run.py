@@ -61,6 +61,7 @@ def test_a_run_leaves_everything_that_other_programs_and_people_read(
     spent = [line["eps_spent"] for line in ledger if line["hospital"] == "hospital-02"]
     assert spent == sorted(spent)
     assert spent[-1] == pytest.approx(summary["privacy"]["hospitals"][1]["eps_rdp"])
+    assert "hospital-02" in (folder / "report.html").read_text()
     assert (folder / "reconstructions" / "best.png").read_bytes().startswith(b"\x89PNG")
     assert OmegaConf.load(folder / "config.yaml").clients == 3
     assert json.loads((folder / "environment.json").read_text())["versions"]["flwr"]
