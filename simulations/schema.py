@@ -37,7 +37,8 @@ class PhantomConfig(DataConfig):
     num_train: int = 2000
     num_val: int = 400
     num_test: int = 1000
-    image_size: int = 32
+    image_size: int = 28
+    prevalence: float = 0.5
 
 
 @dataclass

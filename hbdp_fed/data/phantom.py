@@ -18,7 +18,7 @@ def load_phantom(
     num_train: int = 2000,
     num_val: int = 400,
     num_test: int = 1000,
-    image_size: int = 32,
+    image_size: int = 28,
     prevalence: float = 0.5,
 ) -> ImageDataset:
     """Draw the phantom: the task is to tell whether a lesion is in the image.

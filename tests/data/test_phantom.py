@@ -54,7 +54,7 @@ def test_has_the_promised_shapes_types_and_ranges(phantom: ImageDataset) -> None
         assert records.images.dtype == torch.float32
         assert records.labels.dtype == torch.int64
         assert records.masks.dtype == torch.bool
-        assert records.images.shape == records.masks.shape == (len(records), 1, 32, 32)
+        assert records.images.shape == records.masks.shape == (len(records), 1, 28, 28)
         assert records.images.min() >= 0
         assert records.images.max() <= 1
 

@@ -90,7 +90,7 @@ def test_a_probes_observation_and_reconstruction_can_be_read_again(tmp_path: Pat
     assert observation.released.hospital == "hospital-01"
     assert observation.threat_model.name == "realistic"
     rebuilt = load_reconstruction(tmp_path / "r/reconstructions", "round-0003_hospital-01")
-    assert rebuilt.images.shape[1:] == (1, 32, 32)
+    assert rebuilt.images.shape[1:] == (1, 28, 28)
     (attack,) = summary["risk"]["realistic"]["attacks"]
     assert attack["surface"] == "gradient"
     assert 0.9 < attack["share"] <= 1.0
@@ -164,7 +164,7 @@ def test_the_attack_changes_nothing_in_training_but_the_planned_steps(tmp_path: 
         (["training.optimizer=lion"], "training.optimizer: 'lion' is not known; choose one of: sgd"),
         (["federation.weighting=x"], "federation.weighting: 'x' is not known; choose one of: equal, records"),
         (["adversary.attack=x"], "adversary.attack: 'x' is not known; choose one of: imprint, none"),
-        (["data.num_val=10"], "adversary.attack: imprint needs at least"),
+        (["data.num_val=7"], "adversary.attack: imprint needs at least"),
         (["adversary.bins=1"], "adversary.bins: must be at least 2"),
         (["engine.workers=0"], "engine.workers: must be at least 1"),
     ],
