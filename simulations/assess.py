@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hbdp_fed.adversary import save_observation, save_reconstruction
+from hbdp_fed.adversary import save_reconstruction
 from hbdp_fed.audit import (
     AttackFigures,
     attack_figures,
@@ -28,7 +28,7 @@ from hbdp_fed.training import predict, utility
 from hbdp_fed.types import HospitalPlan
 from simulations.execute import Chosen
 from simulations.prepare import Prepared
-from simulations.probe import PROBE_STEPS, ProbeCampaign
+from simulations.probe import PROBE_STEPS, ProbeCampaign, recording_name
 from simulations.run_folder import RunFolder
 
 FIGURE = "best.png"
@@ -85,12 +85,10 @@ def attack_and_audit(
         for observation in campaign.observations():
             hospital, number = observation.released.hospital, observation.released.round
             say(f"rebuilding the images of {hospital} (round {number})")
-            name = f"round-{number:04d}_{hospital}"
-            save_observation(observation, folder.observations, name)
             reconstruction = campaign.attack.reconstruct(
                 observation, generator(prepared.config.seed, "adversary", hospital, number)
             )
-            save_reconstruction(reconstruction, folder.reconstructions, name)
+            save_reconstruction(reconstruction, folder.reconstructions, recording_name(observation))
             originals, controls = batch_of(prepared, hospital, number)
             outcome = audit_probe(
                 reconstruction,

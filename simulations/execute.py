@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hbdp_fed.adversary import save_observation
 from hbdp_fed.data.shards import write_shard
 from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.client_app import make_client_app
@@ -24,7 +25,7 @@ from hbdp_fed.privacy import epsilon_schedule
 from hbdp_fed.training import OptimizerSettings, Utility, best_threshold, predict, utility
 from hbdp_fed.types import ModelUpdate, Weights
 from simulations.prepare import Prepared
-from simulations.probe import ProbeCampaign
+from simulations.probe import ProbeCampaign, recording_name
 from simulations.run_folder import RunFolder
 from simulations.terminal import ProgressLine
 
@@ -165,9 +166,9 @@ class _Log:
 
     def on_probe(self, number: int, updates: Sequence[ModelUpdate]) -> None:
         assert self.campaign is not None
-        for update in updates:
-            self.folder.write_update(update)
         self.campaign.record(number, updates)
+        for observation in self.campaign.observations(number):
+            save_observation(observation, self.folder.observations, recording_name(observation))
         self.progress.advance(f"probe {number - self.prepared.hyper.rounds} answered")
 
 

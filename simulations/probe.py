@@ -15,6 +15,11 @@ PROBE_STEPS = 1
 """A probe asks for one step: the update of several is a sum that is harder to read."""
 
 
+def recording_name(observation: Observation) -> str:
+    """The file name under which an observation and its reconstruction are kept."""
+    return f"round-{observation.released.round:04d}_{observation.released.hospital}"
+
+
 @dataclass
 class ProbeCampaign:
     """Crafts one malicious model, sends it as often as planned, and keeps what came back.
@@ -53,14 +58,14 @@ class ProbeCampaign:
         """Keep the answers of one probe."""
         self.answers[number] = updates
 
-    def observations(self) -> Iterator[Observation]:
-        """What the adversary may see of each hospital and probe, and nothing else."""
+    def observations(self, *rounds: int) -> Iterator[Observation]:
+        """What the adversary may see of each hospital in these probes (all, if none is named), and nothing else."""
         if self._crafted is None:
             return
         architecture, planted = self._crafted
         plans = {plan.name: plan for plan in self.prepared.plans}
-        for _, updates in sorted(self.answers.items()):
-            for update in updates:
+        for number in rounds or sorted(self.answers):
+            for update in self.answers[number]:
                 yield Observation(
                     threat_model=REALISTIC,
                     architecture=architecture,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flwr.clientapp import ClientApp
@@ -72,16 +71,7 @@ def run_federation(server_app: ServerApp, client_app: ClientApp, *, num_hospital
     """
     if engine.name not in ENGINES:
         raise unknown_choice("engine", engine.name, ENGINES)
-    with _quiet(logging.getLogger("flwr")):
-        ENGINES[engine.name](server_app, client_app, num_hospitals, engine)
-
-
-@contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Silence a logger: failures are raised with their hospital's name, and Flower's account would only repeat it."""
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+    # For good, not only while the engine runs: an interrupted run's server thread logs a little longer. Failures are
+    # raised with their hospital's name, and Flower's own account of the same event would only repeat it.
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    ENGINES[engine.name](server_app, client_app, num_hospitals, engine)
