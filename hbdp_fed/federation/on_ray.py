@@ -38,6 +38,9 @@ def run_on_ray(
         backend_config={
             "client_resources": {"num_cpus": threads_per_client, "num_gpus": gpus_per_client},
             "init_args": {
+                # Always a cluster of our own: by default Ray joins whatever cluster this machine has, be it another
+                # run's, a stranger's or the remains of one that was killed.
+                "address": "local",
                 "num_cpus": workers * threads_per_client,
                 "num_gpus": torch.cuda.device_count() if gpus_per_client > 0 else 0,
                 "log_to_driver": False,

@@ -12,11 +12,11 @@ import torch
 from hbdp_fed.data import read_shard
 from hbdp_fed.errors import HospitalFailure, SettingError
 from hbdp_fed.federation.codec import TrainRequest
-from hbdp_fed.federation.settings import AppSettings
+from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import build_model, initial_weights, weights_sha256
 from hbdp_fed.seeding import batch_stream, generator, noise_stream
 from hbdp_fed.training import train_locally
-from hbdp_fed.types import ModelSpec, ModelUpdate
+from hbdp_fed.types import ModelSpec, ModelUpdate, Weights
 
 SPEC = ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 4})
 Runner = Callable[..., "object"]
@@ -26,6 +26,25 @@ def probe(number: int, steps: int = 1) -> TrainRequest:
     return TrainRequest(
         round=number, steps=steps, architecture=SPEC, weights=initial_weights(build_model(SPEC), generator(9, "evil"))
     )
+
+
+def alone(settings: AppSettings, site: Site, received: Weights, number: int) -> Weights:
+    """What a hospital computes in a round, without any federation around it."""
+    records = read_shard(Path(site.shard))
+    result = train_locally(
+        architecture=SPEC,
+        weights=received,
+        images=records.images,
+        labels=records.labels,
+        mechanism=site.plan.mechanism,
+        steps=settings.local_steps,
+        optimizer=settings.optimizer,
+        max_physical_batch=64,
+        batch_generator=batch_stream(settings.seed, site.plan.name, number),
+        noise_generator=noise_stream(settings.seed, site.plan.name, number),
+        device=torch.device("cpu"),
+    )
+    return result.delta
 
 
 def test_a_round_adds_the_record_weighted_mean_of_what_hospitals_compute_alone(settings, run) -> None:
@@ -38,22 +57,9 @@ def test_a_round_adds_the_record_weighted_mean_of_what_hospitals_compute_alone(s
     for number in (1, 2):
         received = {name: value.float() for name, value in weights.items()}
         for site in settings.sites:
-            records = read_shard(Path(site.shard))
-            alone = train_locally(
-                architecture=SPEC,
-                weights=received,
-                images=records.images,
-                labels=records.labels,
-                mechanism=site.plan.mechanism,
-                steps=settings.local_steps,
-                optimizer=settings.optimizer,
-                max_physical_batch=64,
-                batch_generator=batch_stream(0, site.plan.name, number),
-                noise_generator=noise_stream(0, site.plan.name, number),
-                device=torch.device("cpu"),
-            )
+            delta = alone(settings, site, received, number)
             for name in weights:
-                weights[name] = weights[name] + alone.delta[name] * site.plan.num_records / total
+                weights[name] = weights[name] + delta[name] * site.plan.num_records / total
         for name, value in weights.items():
             torch.testing.assert_close(witness.weights[number][name], value, rtol=0, atol=1e-12)
 
@@ -155,21 +161,7 @@ def test_settings_survive_json_with_an_infinite_budget(settings: AppSettings) ->
 def test_an_update_is_what_its_name_says(settings, run) -> None:
     """Local weights minus the global weights received: replaying one hospital's round gives the recorded delta."""
     witness = run(settings)
-    site = settings.sites[0]
-    records = read_shard(Path(site.shard))
     received = {name: value.float() for name, value in witness.weights[1].items()}
-    replay = train_locally(
-        architecture=SPEC,
-        weights=received,
-        images=records.images,
-        labels=records.labels,
-        mechanism=site.plan.mechanism,
-        steps=settings.local_steps,
-        optimizer=settings.optimizer,
-        max_physical_batch=64,
-        batch_generator=batch_stream(0, site.plan.name, 2),
-        noise_generator=noise_stream(0, site.plan.name, 2),
-        device=torch.device("cpu"),
-    )
+    replay = alone(settings, settings.sites[0], received, number=2)
     recorded: ModelUpdate = witness.updates[2][0]
-    assert weights_sha256(replay.delta) == weights_sha256(recorded.delta)
+    assert weights_sha256(replay) == weights_sha256(recorded.delta)
