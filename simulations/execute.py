@@ -50,9 +50,17 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Timings:
-    """Seconds: until all hospitals had answered, of all rounds and probes, and of the hospitals' own work in them."""
+class Course:
+    """How the federation went.
 
+    Attributes:
+        answers: Requests that hospitals answered, probes included.
+        startup_s: Seconds until all hospitals had answered the roll-call.
+        rounds_s: Seconds of all rounds and probes.
+        client_compute_s: Seconds of the hospitals' own work in them, added up.
+    """
+
+    answers: int
     startup_s: float
     rounds_s: float
     client_compute_s: float
@@ -68,6 +76,7 @@ class _Log:
     campaign: ProbeCampaign | None
     started: float = field(default_factory=time.perf_counter)
     ready: float = 0.0
+    answers: int = 0
     compute_s: float = 0.0
     rounds_done: int = 0
     best: Chosen | None = None
@@ -92,6 +101,7 @@ class _Log:
         self.rounds_done = number
         kind = "probe" if number > self.prepared.hyper.rounds else "train"
         for report in reports:
+            self.answers += 1
             self.compute_s += report.seconds
             eps_spent = self.spent[report.hospital](report.steps_spent)
             self.folder.append_round(
@@ -174,7 +184,7 @@ class _Log:
 
 def execute(
     prepared: Prepared, folder: RunFolder, progress: ProgressLine, campaign: ProbeCampaign | None
-) -> tuple[Chosen, Timings]:
+) -> tuple[Chosen, Course]:
     """Train the federation to the end and, if there is a campaign, let its probes travel.
 
     The hospitals' records lie in a temporary folder while it runs, each hospital opening only its own file.
@@ -211,9 +221,13 @@ def execute(
     if log.best is None:
         raise RuntimeError("the federation ended without a single round")
     ended = time.perf_counter()
-    return replace(log.best, history=log.history), Timings(
-        startup_s=log.ready - log.started, rounds_s=ended - log.ready, client_compute_s=log.compute_s
+    course = Course(
+        answers=log.answers,
+        startup_s=log.ready - log.started,
+        rounds_s=ended - log.ready,
+        client_compute_s=log.compute_s,
     )
+    return replace(log.best, history=log.history), course
 
 
 def _settings(prepared: Prepared, sites: Path) -> AppSettings:

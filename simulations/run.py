@@ -105,11 +105,12 @@ def _train_and_assess(
     prepared: Prepared, folder: RunFolder, campaign: ProbeCampaign | None, console: Console, started: float
 ) -> int:
     with progress(console, rounds=prepared.hyper.rounds + prepared.probes) as line:
-        chosen, timings = execute(prepared, folder, line, campaign)
+        chosen, course = execute(prepared, folder, line, campaign)
         save_weights(folder.model_file, chosen.weights)
         overall, per_hospital = measure_utility(prepared, chosen)
         risk = attack_and_audit(prepared, folder, campaign, line.say)
     engine = prepared.engine
+    expected = len(prepared.plans) * (prepared.hyper.rounds + prepared.probes)
     summary = {
         "schema": 1,
         "task": prepared.dataset.task,
@@ -125,11 +126,7 @@ def _train_and_assess(
         "validation_history": [{"round": number, **vars(figures)} for number, figures in chosen.history],
         "utility_per_hospital": per_hospital,
         "risk": risk.summary,
-        "participation": {
-            "expected": len(prepared.plans) * (prepared.hyper.rounds + prepared.probes),
-            "completed": len(prepared.plans) * (prepared.hyper.rounds + prepared.probes),
-            "failed": 0,
-        },
+        "participation": {"expected": expected, "completed": course.answers, "failed": expected - course.answers},
         "hyperparameters": vars(prepared.hyper),
         "noise_to_resolution": [
             {"name": plan.name, "float32_weights": single, "float64_delta": double}
@@ -138,11 +135,11 @@ def _train_and_assess(
         "engine": vars(engine),
         "time": {
             "total_s": time.perf_counter() - started,
-            "startup_s": timings.startup_s,
-            "rounds_s": timings.rounds_s,
-            "client_compute_s": timings.client_compute_s,
+            "startup_s": course.startup_s,
+            "rounds_s": course.rounds_s,
+            "client_compute_s": course.client_compute_s,
             "attack_s": risk.seconds,
-            "engine_efficiency": timings.client_compute_s / (engine.workers * timings.rounds_s),
+            "engine_efficiency": course.client_compute_s / (engine.workers * course.rounds_s),
         },
     }
     folder.write_summary(summary)
