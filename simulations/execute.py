@@ -20,7 +20,7 @@ from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.engine import run_federation
 from hbdp_fed.federation.server_app import ServerHooks, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
-from hbdp_fed.models import build_model, load_weights
+from hbdp_fed.models import build_model, load_weights, save_weights
 from hbdp_fed.privacy import epsilon_schedule
 from hbdp_fed.training import OptimizerSettings, Utility, best_threshold, predict, utility
 from hbdp_fed.types import ModelUpdate, Weights
@@ -169,6 +169,9 @@ class _Log:
         self.progress.advance(f"round {number}: {figures} (best: round {self.best.round})")
 
     def probes(self, final: Weights) -> Iterable[TrainRequest]:
+        # Training is over: whatever happens to the probes, the model is there.
+        if self.best is not None:
+            save_weights(self.folder.model_file, self.best.weights)
         if self.campaign is None:
             return
         self.progress.say("the malicious server prepares its probe")

@@ -58,6 +58,8 @@ def prepare(config: RunConfig) -> Prepared:
         UserError: for everything that a user can mend.
     """
     checks.check(config)
+    # Another number of threads gives other bits, here as in the hospitals.
+    torch.set_num_threads(config.engine.threads_per_client)
     hyper = recipes.choose(config.training, config.data.recipes, config.eps)
     device = resolve_device(config.device)
     dataset = load_dataset(config.data.name, root=checks.data_root(), options=_own(config.data, DataConfig))

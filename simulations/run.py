@@ -11,14 +11,13 @@ import time
 import traceback
 from collections.abc import Sequence
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from hbdp_fed.adversary import build_attack
 from hbdp_fed.audit import render_report
 from hbdp_fed.errors import HospitalFailure, UserError
-from hbdp_fed.models import save_weights, weights_sha256
+from hbdp_fed.models import weights_sha256
 from simulations.assess import FIGURE, attack_and_audit, measure_utility, privacy_summary
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
@@ -76,7 +75,6 @@ def _run(composed: DictConfig, console: Console) -> int:
     started = time.perf_counter()
     config = typed(composed)
     path = planned_folder(config.run_dir, config.name)
-    torch.set_num_threads(config.engine.threads_per_client)
     prepared = prepare(config)
     campaign = _campaign(prepared)
     # From here on nothing is refused any more: the folder is made, and everything that happens is written into it.
@@ -106,7 +104,6 @@ def _train_and_assess(
 ) -> int:
     with progress(console, rounds=prepared.hyper.rounds + prepared.probes) as line:
         chosen, course = execute(prepared, folder, line, campaign)
-        save_weights(folder.model_file, chosen.weights)
         overall, per_hospital = measure_utility(prepared, chosen)
         risk = attack_and_audit(prepared, folder, campaign, line.say)
     engine = prepared.engine

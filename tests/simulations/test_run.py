@@ -166,6 +166,7 @@ def test_the_attack_changes_nothing_in_training_but_the_planned_steps(tmp_path: 
         (["adversary.attack=x"], "adversary.attack: 'x' is not known; choose one of: imprint, none"),
         (["data.num_val=7"], "adversary.attack: imprint needs at least"),
         (["adversary.bins=1"], "adversary.bins: must be at least 2"),
+        (["engine.threads_per_client=0"], "engine.threads_per_client: must be at least 1"),
         (["engine.workers=0"], "engine.workers: must be at least 1"),
     ],
 )
