@@ -84,6 +84,7 @@ class _Log:
 
     def __post_init__(self) -> None:
         self.model = build_model(self.prepared.architecture).to(self.prepared.device)
+        self.mechanisms = {plan.name: plan.mechanism for plan in self.prepared.plans}
         self.spent = {
             plan.name: epsilon_schedule(
                 noise_multiplier=plan.mechanism.noise_multiplier,
@@ -119,7 +120,7 @@ class _Log:
                     "eps_spent": eps_spent,
                 }
             )
-            mechanism = next(p.mechanism for p in self.prepared.plans if p.name == report.hospital)
+            mechanism = self.mechanisms[report.hospital]
             self.folder.append_ledger(
                 {
                     "hospital": report.hospital,

@@ -39,8 +39,6 @@ class ProbeCampaign:
 
     def requests(self, final: Weights, *, first_round: int) -> Iterator[TrainRequest]:
         """The probes, numbered from ``first_round``; the model is crafted when the first one is asked for."""
-        if self.prepared.probes == 0:
-            return
         # Made for the hospital with the least noise, the likeliest to leak; all get the same model, as in any round.
         target = min(self.prepared.plans, key=lambda plan: plan.mechanism.noise_multiplier)
         weights = {name: value.float() for name, value in final.items()}
