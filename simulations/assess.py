@@ -23,6 +23,7 @@ from hbdp_fed.audit import (
 )
 from hbdp_fed.dpsgd import poisson_batches
 from hbdp_fed.models import build_model, load_weights
+from hbdp_fed.privacy import Protection, protection
 from hbdp_fed.seeding import batch_stream, generator
 from hbdp_fed.training import predict, utility
 from hbdp_fed.types import HospitalPlan
@@ -74,6 +75,8 @@ def attack_and_audit(
 ) -> Risk:
     """Run the attack on everything that was observed, then hold its reconstructions against the truth.
 
+    Beside the attacks stand the bounds of the least protected hospital.
+
     The attack gets an observation and a generator. The truth, the records that the probe's step really drew, is
     replayed from the hospital's random stream and met with the reconstruction only here.
     """
@@ -104,7 +107,13 @@ def attack_and_audit(
         title = f"{campaign.attack.name} attack on {prepared.dataset.name} at eps={prepared.config.eps:g}"
         save_figure(reconstruction_figure(columns, title=title), folder.reconstructions / FIGURE)
         drawn = True
-    return Risk(summary=risk_summary(attacks, bounds={}), seconds=time.perf_counter() - started, figure=drawn)
+    guarantees = protections(prepared)
+    bounds = {
+        "worst_case": max(guarantee.worst_case for guarantee in guarantees),
+        "relaxed": max(guarantee.relaxed for guarantee in guarantees),
+    }
+    summary = risk_summary(attacks, bounds, prior=prepared.config.adversary.prior)
+    return Risk(summary=summary, seconds=time.perf_counter() - started, figure=drawn)
 
 
 def batch_of(prepared: Prepared, hospital: str, number: int) -> tuple[Tensor, Tensor]:
@@ -127,11 +136,25 @@ def batch_of(prepared: Prepared, hospital: str, number: int) -> tuple[Tensor, Te
     return records.images[drawn], records.images[~drawn][: int(drawn.sum())]
 
 
+def protections(prepared: Prepared) -> list[Protection]:
+    """What every hospital's records are promised, over all of their planned steps and every surface."""
+    return [
+        protection(
+            noise_multiplier=plan.mechanism.noise_multiplier,
+            sample_rate=plan.mechanism.sample_rate,
+            steps=plan.mechanism.steps,
+            delta=prepared.config.delta,
+            prior=prepared.config.adversary.prior,
+        )
+        for plan in prepared.plans
+    ]
+
+
 def privacy_summary(prepared: Prepared) -> dict[str, Any]:
     """The ``privacy`` entry of the summary."""
     config = prepared.config
 
-    def entry(plan: HospitalPlan) -> dict[str, Any]:
+    def entry(plan: HospitalPlan, guarantee: Protection) -> dict[str, Any]:
         return {
             "name": plan.name,
             "num_records": plan.num_records,
@@ -140,7 +163,11 @@ def privacy_summary(prepared: Prepared) -> dict[str, Any]:
             "noise_multiplier": plan.mechanism.noise_multiplier,
             "max_grad_norm": plan.mechanism.max_grad_norm,
             "eps_rdp": plan.eps_rdp,
-            "eps_tight": None,
+            "eps_tight": guarantee.eps_tight,
+            "eps_lower": guarantee.eps_lower,
+            "worst_case_bound": guarantee.worst_case,
+            "relaxed_bound": guarantee.relaxed,
+            "relaxed_paper": guarantee.relaxed_paper,
         }
 
     return {
@@ -150,5 +177,7 @@ def privacy_summary(prepared: Prepared) -> dict[str, Any]:
         "adjacency": "add_remove",
         "accountant": config.privacy.accountant,
         "noise": "simulated from the run's seed: repeatable, and so no protection by itself",
-        "hospitals": [entry(plan) for plan in prepared.plans],
+        "hospitals": [
+            entry(plan, guarantee) for plan, guarantee in zip(prepared.plans, protections(prepared), strict=True)
+        ],
     }

@@ -10,10 +10,10 @@ from hbdp_fed.adversary import ATTACKS
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.strategy import WEIGHTINGS
 from hbdp_fed.models import MODELS
+from hbdp_fed.privacy import ACCOUNTANTS
 from hbdp_fed.training import OPTIMIZERS, resolve_device
 from simulations.schema import RunConfig
 
-ACCOUNTANTS = ("rdp",)
 NO_ATTACK = "none"
 RECORDED = ("all", "probes")
 
@@ -44,6 +44,8 @@ def check(config: RunConfig) -> None:
     _known("adversary.attack", config.adversary.attack, (*ATTACKS, NO_ATTACK))
     _at_least("adversary.probes", config.adversary.probes, 0)
     _at_least("adversary.bins", config.adversary.bins, 2)
+    if not 0 < config.adversary.prior < 1:
+        raise SettingError("adversary.prior", f"must lie strictly between 0 and 1, got {config.adversary.prior:g}")
     _check_engine(config)
 
 

@@ -14,8 +14,15 @@ def _run(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _budget(arguments: Sequence[str]) -> int:
+    from simulations.budget import main as budget
+
+    return budget(arguments)
+
+
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "run": ("train a federation under a budget and attack it", _run),
+    "budget": ("what each budget costs and what it prevents, before any training", _budget),
 }
 """Subcommands with a line of help each."""
 

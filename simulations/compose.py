@@ -7,8 +7,10 @@ compose function does the same work without both.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from importlib import resources
+from typing import TypeVar
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +24,23 @@ from simulations import schema
 
 _CONFIGS = "configs"
 
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class _Root:
+    """A program's configuration: the type of its settings, and one that shows how they are written."""
+
+    kind: type
+    example: str
+
+
+_ROOTS: Mapping[str, _Root] = {
+    "run": _Root(schema.RunConfig, "eps=1e12"),
+    "budget": _Root(schema.BudgetConfig, "budgets=[1,1e12]"),
+}
+"""The programs by the name of their configuration file."""
+
 
 def choices(group: str) -> list[str]:
     """The names that a configuration group has, for example all data sets."""
@@ -29,10 +48,12 @@ def choices(group: str) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def groups() -> list[str]:
-    """The configuration groups."""
-    root = resources.files(_CONFIGS)
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("__"))
+def groups(config_name: str = "run") -> list[str]:
+    """The configuration groups of a program."""
+    sections = {section.name for section in fields(_ROOTS[config_name].kind)}
+    return sorted(
+        entry.name for entry in resources.files(_CONFIGS).iterdir() if entry.is_dir() and entry.name in sections
+    )
 
 
 def compose_run(arguments: Sequence[str], *, config_name: str = "run") -> DictConfig:
@@ -41,20 +62,30 @@ def compose_run(arguments: Sequence[str], *, config_name: str = "run") -> DictCo
     Raises:
         UserError: naming the key and what it accepts.
     """
-    overrides = _parse(arguments)
-    _check_choices(overrides)
-    chosen = [argument for argument, override in zip(arguments, overrides, strict=True) if _is_group(override)]
-    known = [name for name in _leaves(_compose(config_name, chosen)) if name not in _names_of_groups()]
+    overrides = _parse(arguments, example=_ROOTS[config_name].example)
+    grouped = groups(config_name)
+    _check_choices([override for override in overrides if override.key_or_group in grouped])
+    chosen = [
+        argument for argument, override in zip(arguments, overrides, strict=True) if override.key_or_group in grouped
+    ]
+    # ``data.name`` and its like are set by choosing the group (``data=phantom``), never one by one.
+    names_of_groups = {f"{group}.name" for group in grouped}
+    known = [name for name in _leaves(_compose(config_name, chosen)) if name not in names_of_groups]
     for override in overrides:
-        if not _is_group(override):
-            _check_key(override.key_or_group, known)
+        if override.key_or_group not in grouped:
+            _check_key(override.key_or_group, known, grouped)
     return _compose(config_name, arguments)
 
 
 def typed(config: DictConfig) -> schema.RunConfig:
     """The configuration as plain dataclasses, which is all that the rest of a run sees of Hydra."""
+    return typed_as(schema.RunConfig, config)
+
+
+def typed_as(kind: type[Kind], config: DictConfig) -> Kind:
+    """As :func:`typed`, for any program's type of settings."""
     value = OmegaConf.to_object(config)
-    assert isinstance(value, schema.RunConfig)
+    assert isinstance(value, kind)
     return value
 
 
@@ -69,39 +100,33 @@ def _compose(config_name: str, arguments: Sequence[str]) -> DictConfig:
     return config
 
 
-def _parse(arguments: Sequence[str]) -> list[Override]:
+def _parse(arguments: Sequence[str], *, example: str) -> list[Override]:
     for argument in arguments:
         if argument.startswith(("+", "~")):
             raise SettingError(argument, "keys cannot be added or removed, only set: key=value")
         if "=" not in argument:
-            raise SettingError(argument, "expected key=value, for example eps=1e12")
+            raise SettingError(argument, f"expected key=value, for example {example}")
     try:
-        return OverridesParser.create().parse_overrides(list(arguments))
+        overrides = OverridesParser.create().parse_overrides(list(arguments))
     except HydraException as error:
         raise UserError(" ".join(str(error).split())) from error
-
-
-def _is_group(override: Override) -> bool:
-    return override.key_or_group in groups()
-
-
-def _check_choices(overrides: Sequence[Override]) -> None:
     for override in overrides:
-        if _is_group(override):
-            value, known = str(override.value()), choices(override.key_or_group)
-            if value not in known:
-                raise unknown_choice(override.key_or_group, value, known)
+        if override.is_sweep_override():
+            raise SettingError(override.key_or_group, "takes one value; a list is written in brackets: key=[1,2]")
+    return overrides
 
 
-def _names_of_groups() -> list[str]:
-    """``data.name`` and its like are set by choosing the group (``data=phantom``), never one by one."""
-    return [f"{group}.name" for group in groups()]
+def _check_choices(chosen: Sequence[Override]) -> None:
+    for override in chosen:
+        value, known = str(override.value()), choices(override.key_or_group)
+        if value not in known:
+            raise unknown_choice(override.key_or_group, value, known)
 
 
-def _check_key(key: str, known: Sequence[str]) -> None:
+def _check_key(key: str, known: Sequence[str], grouped: Sequence[str]) -> None:
     if key in known:
         return
-    names = [*known, *groups()]
+    names = [*known, *grouped]
     inside = [name for name in names if name.startswith(f"{key}.")]
     if inside:
         raise SettingError(key, f"is a section; set one of: {', '.join(inside)}")
@@ -134,4 +159,5 @@ def _explain(error: BaseException) -> UserError:
         ("Boolean", "true or false"),
     ):
         message = message.replace(f"could not be converted to {theirs}", f"is not {ours}")
+    message = message.replace("is not a ListConfig, list or tuple.", "is not a list, which is written as [1,2]")
     return SettingError(str(key), message) if key else UserError(message)

@@ -90,6 +90,7 @@ class _Log:
                 noise_multiplier=plan.mechanism.noise_multiplier,
                 sample_rate=plan.mechanism.sample_rate,
                 delta=self.prepared.config.delta,
+                accountant=self.prepared.accountant,
             )
             for plan in self.prepared.plans
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from hbdp_fed.data import FederatedDataset, ImageDataset, PartitionSettings, dea
 from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.federation.engine import EngineSettings, default_workers
 from hbdp_fed.models import build_model, initial_weights
-from hbdp_fed.privacy import plan_hospital
+from hbdp_fed.privacy import Accountant, plan_hospital
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import resolve_device
 from hbdp_fed.types import HospitalPlan, ModelSpec, PrivacyBudget, Weights
@@ -31,6 +31,7 @@ class Prepared:
         dataset: The data set as it was loaded.
         federated: The same, dealt over the hospitals.
         hyper: The hyperparameters after recipes.
+        accountant: By which the budget is meant.
         plans: A plan a hospital, calibrated to all of its steps.
         architecture: The model to train.
         initial: Its starting weights, float32.
@@ -43,6 +44,7 @@ class Prepared:
     dataset: ImageDataset
     federated: FederatedDataset
     hyper: Hyperparameters
+    accountant: Accountant
     plans: tuple[HospitalPlan, ...]
     architecture: ModelSpec
     initial: Weights
@@ -71,6 +73,7 @@ def prepare(config: RunConfig) -> Prepared:
         seed=config.seed,
     )
     probes = config.adversary.probes if config.adversary.attack != checks.NO_ATTACK else 0
+    accountant = cast(Accountant, config.privacy.accountant)  # checked above
     plans = tuple(
         plan_hospital(
             name=hospital.name,
@@ -79,6 +82,7 @@ def prepare(config: RunConfig) -> Prepared:
             expected_batch=hyper.expected_batch,
             steps=hyper.rounds * hyper.local_steps + probes,
             max_grad_norm=hyper.max_grad_norm,
+            accountant=accountant,
         )
         for hospital in federated.hospitals
     )
@@ -98,6 +102,7 @@ def prepare(config: RunConfig) -> Prepared:
         dataset=dataset,
         federated=federated,
         hyper=hyper,
+        accountant=accountant,
         plans=plans,
         architecture=architecture,
         initial=initial_weights(build_model(architecture), generator(config.seed, "initial-weights")),

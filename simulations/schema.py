@@ -117,6 +117,7 @@ class AdversaryConfig:
     attack: str = "imprint"
     probes: int = 1
     bins: int = 1024
+    prior: float = 0.01
 
 
 @dataclass
@@ -140,10 +141,31 @@ class RunConfig:
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
 
 
+@dataclass
+class BudgetConfig:
+    """Everything ``python -m simulations.budget`` takes."""
+
+    sample_rate: float = 0.05
+    steps: int = 2000
+    records: int = 1400
+    delta: float = 1e-5
+    budgets: list[float] = field(default_factory=list)
+    accountant: str = "rdp"
+    prior: float = 0.01
+    pixels: int = 784
+    image_rms: float = 0.5
+    learning_rate: float = 0.1
+    max_grad_norm: float = 1.0
+    largest_weight: float = 1.0
+    format: str | None = None
+    output: str | None = None
+
+
 def register() -> None:
     """Make the types known to Hydra under the names that the YAML files use."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
+    store.store(name="budget_schema", node=BudgetConfig)
     store.store(group="data", name="phantom_schema", node=PhantomConfig)
     store.store(group="data", name="medmnist_schema", node=MedMnistConfig)
     store.store(group="model", name="cnn_schema", node=CnnConfig)

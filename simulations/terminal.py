@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -120,20 +120,26 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
         "utility (test)",
         f"MCC {_number(utility['mcc'])}   AUROC {_number(utility['auroc'])}   accuracy {_number(utility['accuracy'])}",
     )
-    spent = [hospital["eps_rdp"] for hospital in privacy["hospitals"]]
-    largest = max(spent, key=lambda value: math.inf if value == "inf" else float(value))
-    table.add_row(
-        "epsilon spent", f"{_number(largest)} by {privacy['accountant'].upper()} at delta {privacy['delta']:g}"
-    )
+    rdp, tight = (_largest(hospital[name] for hospital in privacy["hospitals"]) for name in ("eps_rdp", "eps_tight"))
+    table.add_row("epsilon spent", f"{rdp} by RDP, in truth at most {tight} (delta {privacy['delta']:g})")
     for name, entry in risk.items():
-        bound = "bound not computed" if entry["bound"] is None else f"bound {entry['bound']:.3g}"
-        if name == "realistic":
-            bound = "theory gives no bound"
-        table.add_row(f"risk, {name.replace('_', ' ')}", bound)
+        table.add_row(f"risk, {name.replace('_', ' ')}", _bound_line(entry))
         for attack in entry["attacks"]:
             for line in _attack_lines(attack):
                 table.add_row("", line)
     console.print(table)
+
+
+def _largest(values: Iterable[float | str]) -> str:
+    return _number(max(math.inf if value == "inf" else float(value) for value in values))
+
+
+def _bound_line(entry: Mapping[str, Any]) -> str:
+    if entry["bound"] is None:
+        return "theory gives no bound"
+    bound, guess = float(entry["bound"]), f"a guess alone: {entry['prior']:.3g}"
+    # A bound this near to 1 is no news in its digits.
+    return f"no protection: bound above 0.999 ({guess})" if bound > 0.999 else f"at most {bound:.3g} ({guess})"
 
 
 def _attack_lines(attack: Mapping[str, Any]) -> Iterator[str]:

@@ -217,16 +217,21 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float] | None:
 
 
 def risk_summary(
-    attacks: Mapping[str, Sequence[AttackFigures]], bounds: Mapping[str, float | None]
+    attacks: Mapping[str, Sequence[AttackFigures]],
+    bounds: Mapping[str, float | None],
+    *,
+    prior: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The ``risk`` entry of a run's summary, ready for strict JSON (infinities are ``"inf"``).
 
     Args:
         attacks: Figures by threat model; a threat model without attacks may be left out.
         bounds: The theoretical bound by threat model, a probability; None or left out where theory gives none.
+        prior: What the bounds start from: the probability that a guess succeeds without any release.
 
     Returns:
-        ``{"worst_case": {"bound": ..., "attacks": [...]}, "relaxed": {...}, "realistic": {...}}``.
+        ``{"worst_case": {"bound": ..., "prior": ..., "attacks": [...]}, "relaxed": {...}, "realistic": {...}}``; the
+        prior is None where there is no bound.
 
     Raises:
         ValueError: for a threat model that does not exist, or a bound outside [0, 1].
@@ -238,7 +243,11 @@ def risk_summary(
         if bound is not None and not 0 <= bound <= 1:
             raise ValueError(f"the bound of {name} must be a probability, got {bound}")
     return {
-        name: {"bound": bounds.get(name), "attacks": [to_plain(figures) for figures in attacks.get(name, ())]}
+        name: {
+            "bound": bounds.get(name),
+            "prior": None if bounds.get(name) is None else prior,
+            "attacks": [to_plain(figures) for figures in attacks.get(name, ())],
+        }
         for name in THREAT_MODELS
     }
 

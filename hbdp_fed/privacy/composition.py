@@ -12,8 +12,9 @@ from hbdp_fed.types import PrivacyBudget
 def compose_basic(budgets: Iterable[PrivacyBudget]) -> PrivacyBudget:
     """The budget of several analyses of the same records: epsilons and deltas add up.
 
-    Basic composition (Dwork and Roth 2014, theorem 3.16). It needs to know nothing of the analyses but their budgets. Where their noise is known, composing the segments
-    themselves (:func:`~hbdp_fed.privacy.accounting.history_epsilon`) gives less.
+    Basic composition (Dwork and Roth 2014, theorem 3.16) needs to know nothing of the analyses but their budgets. Where
+    their noise is known, composing the segments themselves
+    (:func:`~hbdp_fed.privacy.accounting.history_epsilon`) gives less.
 
     Raises:
         ValueError: if there is no budget, or the deltas add up to 1 or more, which promises nothing.

@@ -32,6 +32,7 @@ SPILL = 1e-17
 _NARROWEST = 1e-7
 """A window is at least this wide, relative to the losses it lies among: below, cells would not be told apart."""
 _SMALLEST_TILT, _LARGEST_TILT = 1e-40, 1e12
+_CLOSEST = 1e-12
 _LARGEST_LOG = 600.0
 
 
@@ -118,7 +119,7 @@ def tilt_for_level(cumulants: Cumulants, log_level: float) -> float:
         return math.exp(_root(lambda log_theta: excess(math.exp(log_theta), 1 + math.exp(log_theta))))
     # Between -1 and 0, with theta resolved near 0 (two worlds far apart) and theta + 1 near -1 (a high level).
     odds = math.exp(_root(lambda log_odds: excess(-1 / (1 + math.exp(log_odds)), 1 / (1 + math.exp(-log_odds)))))
-    return -1 / (1 + odds)
+    return max(-1 / (1 + odds), -1 + _CLOSEST)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Law:
 
     Attributes:
         loss: float64 (n,), ascending, evenly spaced.
-        tilted: float64 (n,), adds up to 1; point i has the mass ``tilted[i] exp(log_scale - theta (loss[i] - centre))``.
+        tilted: float64 (n,), adds up to 1; the mass is ``tilted exp(log_scale - theta (loss - centre))``.
         theta: The tilt.
         centre: The loss in the grid's middle.
         log_scale: See ``tilted``.

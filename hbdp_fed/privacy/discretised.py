@@ -29,6 +29,7 @@ import numpy.typing as npt
 from scipy.signal import lfilter
 
 from hbdp_fed.privacy.convolution import (
+    SPILL,
     Cumulants,
     Law,
     Window,
@@ -138,6 +139,8 @@ def power_bounds(history: History, pair: Pair, *, level: float, tolerance: float
     """
     cumulants = Cumulants.of(history, pair)
     theta = tilt_for_level(cumulants, math.log(level))
+    if _log_missed(cumulants, theta, math.log(level)) < math.log(SPILL):
+        return PowerBounds(1 - SPILL, 1.0, -math.inf)
     thresholds: dict[float, float] = {}
 
     def bounds(size: int) -> Bounds:
@@ -153,6 +156,14 @@ def power_bounds(history: History, pair: Pair, *, level: float, tolerance: float
 
     lower, upper = _refined(bounds, tolerance, 0.0)
     return PowerBounds(lower, upper, thresholds[upper])
+
+
+def _log_missed(cumulants: Cumulants, theta: float, log_level: float) -> float:
+    """Chernoff's bound on the logarithm of P(L <= x), where his bound on Q(L > x) is the level."""
+    if theta >= 0:
+        return 0.0
+    value, _ = cumulants.value_and_slope(theta)
+    return (value + theta * log_level) / (theta + 1)
 
 
 def tail_bound(history: History, pair: Pair, *, loss: float) -> float:

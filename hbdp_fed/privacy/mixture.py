@@ -32,8 +32,8 @@ class ParticipationMixture:
     A step's loss is log((1-q) + q e^z) with z = (y - 1/2)/sigma^2. It is at least log q + z and at least log(1-q).
     Taking the first where the record took part and the second elsewhere, the loss is nowhere overestimated, and its law
     given K is exactly normal: a **lower** bound of delta. The loss is underestimated by more than e^-40 only if the
-    output lies on the wrong side of the point where both terms are equal, or within 40 sigma^2 of it. Shifting every loss by e^-40
-    and adding the probability of such an output, T times that of one step, gives an **upper** bound.
+    output lies on the wrong side of the point where both terms are equal, or within 40 sigma^2 of it. Shifting every
+    loss by e^-40 and adding the probability of such an output, T times that of one step, gives an **upper** bound.
 
     Attributes:
         weight: float64 (M,), probabilities of the values of K that are worth telling apart, ascending; lower ones are

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 
 from hbdp_fed.errors import SettingError
-from hbdp_fed.privacy.accounting import calibrate, epsilon
+from hbdp_fed.privacy.accounting import Accountant, calibrate, epsilon
 from hbdp_fed.types import DpSgdParams, HospitalPlan, PrivacyBudget
 
 
 def plan_hospital(
-    *, name: str, num_records: int, budget: PrivacyBudget, expected_batch: float, steps: int, max_grad_norm: float
+    *,
+    name: str,
+    num_records: int,
+    budget: PrivacyBudget,
+    expected_batch: float,
+    steps: int,
+    max_grad_norm: float,
+    accountant: Accountant = "rdp",
 ) -> HospitalPlan:
     """Calibrate one hospital's noise, once, to all the steps it will ever take.
 
@@ -21,6 +28,7 @@ def plan_hospital(
         expected_batch: The wanted expected batch, positive. A hospital with fewer records uses all of them (q = 1).
         steps: T, over all rounds and probes.
         max_grad_norm: The clipping norm, ignored when epsilon is infinite.
+        accountant: By which the budget is meant.
 
     Raises:
         SettingError: if delta is at or above 1 / num_records (such a delta allows publishing a whole record), or if
@@ -36,7 +44,9 @@ def plan_hospital(
         plain = DpSgdParams(noise_multiplier=0.0, max_grad_norm=math.inf, sample_rate=sample_rate, steps=steps)
         return HospitalPlan(name=name, num_records=num_records, mechanism=plain, eps_rdp=math.inf)
     try:
-        sigma = calibrate(eps=budget.epsilon, delta=budget.delta, sample_rate=sample_rate, steps=steps)
+        sigma = calibrate(
+            eps=budget.epsilon, delta=budget.delta, sample_rate=sample_rate, steps=steps, accountant=accountant
+        )
     except ValueError as error:
         raise SettingError("eps", str(error)) from error
     mechanism = DpSgdParams(noise_multiplier=sigma, max_grad_norm=max_grad_norm, sample_rate=sample_rate, steps=steps)

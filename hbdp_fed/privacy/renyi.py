@@ -40,9 +40,10 @@ def renyi_divergence(history: History) -> Array:
 
 
 def epsilon_of_renyi(divergence: Array, *, delta: float) -> float:
-    """Epsilon from the divergences, minimised over the orders (Balle et al. 2020, arXiv 1905.09982, theorem 21)."""
-    if not divergence.any():
-        return 0.0
+    """Epsilon from the divergences, minimised over the orders (Balle et al. 2020, arXiv 1905.09982, theorem 21).
+
+    Of no divergence at all it leaves a positive epsilon, the floor below which these orders cannot go.
+    """
     if np.isinf(divergence).all():
         return math.inf
     with warnings.catch_warnings():
@@ -54,8 +55,6 @@ def epsilon_of_renyi(divergence: Array, *, delta: float) -> float:
 
 def delta_of_renyi(divergence: Array, *, epsilon: float) -> float:
     """The same theorem solved for delta, at most 1."""
-    if not divergence.any():
-        return 0.0
     orders = np.asarray(ORDERS)
     log_delta = (orders - 1) * (divergence - epsilon + np.log1p(-1 / orders)) - np.log(orders)
     return float(math.exp(min(0.0, float(log_delta.min()))))

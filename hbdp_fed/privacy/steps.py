@@ -57,11 +57,12 @@ class LossCells:
     """The law of one step's privacy loss under P, cell by cell: cell i begins at origin + (first + i) h.
 
     Attributes:
-        origin: A grid point: the loss that steps without the record tend to as noise vanishes, so that this atom is
-            never smeared over a cell.
+        origin: A grid point: where noise is small, the loss that steps without the record tend to, so that this atom
+            is never smeared over a cell.
         first: Number of the first cell, counted from the origin.
         h: Width of a cell.
         mass: float64 (M,), P's mass of each cell.
+        null_mass: float64 (M,), Q's mass of each cell.
         loss: float64 (M,), each cell's own privacy loss log P(cell)/Q(cell); it lies inside the cell. (For MIRRORED:
             some loss inside the cell.)
         below: P's mass of losses below the first cell.
@@ -72,6 +73,7 @@ class LossCells:
     first: int
     h: float
     mass: Array
+    null_mass: Array
     loss: Array
     below: float
     above: float
@@ -80,11 +82,6 @@ class LossCells:
     def middles(self) -> Array:
         """float64 (M,), the losses in the cells' middles."""
         return np.asarray(self.origin + (self.first + 0.5 + np.arange(len(self.mass))) * self.h, dtype=np.float64)
-
-    @property
-    def null_mass(self) -> Array:
-        """float64 (M,), Q's mass of each cell."""
-        return np.asarray(self.mass * np.exp(-self.loss))
 
     @property
     def top(self) -> float:
@@ -153,7 +150,10 @@ def loss_cells(
     if pair is Pair.ADD:
         ends = -ends[::-1]
     least, most = loss_range(segment, pair)
-    origin = least if math.isfinite(least) else most if math.isfinite(most) else 0.0
+    # With much noise the losses lie close together and far from that bound, and are counted from 0 to keep their digits.
+    bound = least if math.isfinite(least) else most
+    near = min(abs(end - bound) for end in ends) <= ends[1] - ends[0]
+    origin = bound if near else 0.0
     origin -= h / 2 if centred else 0.0
     first = math.floor((max(ends[0], bottom, least) - origin) / h)
     last = math.ceil((min(ends[1], top, most) - origin) / h)
@@ -178,7 +178,14 @@ def loss_cells(
     # Rounding, or an empty cell, may put the difference outside the cell that it provably lies in.
     loss = np.clip(np.where(np.isfinite(own), own, edges[1:]), edges[:-1], edges[1:])
     return LossCells(
-        origin=origin, first=first, h=h, mass=np.exp(log_p), loss=loss, below=float(below), above=float(above)
+        origin=origin,
+        first=first,
+        h=h,
+        mass=np.exp(log_p),
+        null_mass=np.exp(log_q),
+        loss=loss,
+        below=float(below),
+        above=float(above),
     )
 
 

@@ -22,8 +22,8 @@ def aggregate_noise_multiplier(
 
     With **more than one local step** no amplification is granted, and the hospital's own sigma is returned. The second
     step starts from weights that hold the first step's own noise and not the others', so the sum is not a composition
-    of steps with the summed noise; a proof would need more than this, and post-processing of the hospital's own update is
-    what is left. For the same reason of missing proof, drawing hospitals at random grants nothing here.
+    of steps with the summed noise; a proof would need more than this, and post-processing of the hospital's own update
+    is what is left. For the same reason of missing proof, drawing hospitals at random grants nothing here.
 
     Args:
         noise_multipliers: sigma of every hospital, at least 0.

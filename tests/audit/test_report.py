@@ -25,6 +25,9 @@ def summary(**attack: Any) -> dict[str, Any]:
         "steps": 301,
         "noise_multiplier": 1.4e-5,
         "max_grad_norm": "inf",
+        "eps_tight": 7043.7,
+        "worst_case_bound": 0.25,
+        "relaxed_bound": 0.125,
     }
     return {
         "dataset": "<phantom>", "clients": 2, "model": "cnn", "rounds": 12, "seed": 0, "model_sha256": "ab" * 32,
@@ -38,9 +41,9 @@ def summary(**attack: Any) -> dict[str, Any]:
             {"records": 0, "mcc": None, "auroc": None},
         ],
         "risk": {
-            "worst_case": {"bound": 0.25, "attacks": []},
-            "relaxed": {"bound": None, "attacks": []},
-            "realistic": {"bound": None, "attacks": [{**ATTACK, **attack}]},
+            "worst_case": {"bound": 0.25, "prior": 0.013, "attacks": []},
+            "relaxed": {"bound": 0.125, "prior": 0.013, "attacks": []},
+            "realistic": {"bound": None, "prior": None, "attacks": [{**ATTACK, **attack}]},
         },
     }  # fmt: skip
 
@@ -74,7 +77,9 @@ def test_the_page_shows_the_figures_and_no_others() -> None:
         "0.9218",
         "0.973",
         "0.25",
-        "not computed",
+        "0.125",
+        "1.3%",
+        "7044",
         "none in theory",
         "hospital-02",
     ):

@@ -138,10 +138,11 @@ def test_no_trials_have_no_interval() -> None:
 def test_the_summary_is_strict_json_with_every_threat_model(images) -> None:
     originals = images(2, seed=1)
     figures = attack_figures("imprint", "gradient", [audited(claim(originals), originals, images(3, seed=2))])
-    summary = risk_summary({"realistic": [figures]}, {"worst_case": 0.25, "relaxed": 0.125})
+    summary = risk_summary({"realistic": [figures]}, {"worst_case": 0.25, "relaxed": 0.125}, prior=0.01)
     again = json.loads(json.dumps(summary, allow_nan=False))
     assert list(again) == ["worst_case", "relaxed", "realistic"]
     assert [entry["bound"] for entry in again.values()] == [0.25, 0.125, None]
+    assert [entry["prior"] for entry in again.values()] == [0.01, 0.01, None]
     (entry,) = again["realistic"]["attacks"]
     assert entry["psnr_max"] == "inf"
     assert set(entry) == set(AttackFigures.__dataclass_fields__)

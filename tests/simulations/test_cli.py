@@ -27,11 +27,15 @@ def test_an_unknown_command_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -
     assert "'fly' is not a command; choose one of: run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("program", [["simulations.run"], ["simulations.cli", "run"]])
-def test_the_exit_code_reaches_the_shell(program: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "slip", "meant"), [("run", "clinets", "clients"), ("budget", "sampel_rate", "sample_rate")]
+)
+@pytest.mark.parametrize("by_console_script", [True, False])
+def test_the_exit_code_reaches_the_shell(command: str, slip: str, meant: str, by_console_script: bool) -> None:
+    program = ["simulations.cli", command] if by_console_script else [f"simulations.{command}"]
     done = subprocess.run(
-        [sys.executable, "-m", *program, "clinets=5"], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-m", *program, f"{slip}=5"], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 2
-    assert done.stderr == "error: clinets: there is no such setting; did you mean 'clients'?\n"
+    assert done.stderr == f"error: {slip}: there is no such setting; did you mean '{meant}'?\n"
     assert done.stdout == ""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hbdp_fed.errors import UserError
-from simulations.compose import choices, compose_run, typed
+from simulations.compose import choices, compose_run, typed, typed_as
+from simulations.schema import BudgetConfig
 
 
 def test_the_defaults_are_the_users_own_command() -> None:
@@ -45,12 +46,37 @@ def test_a_group_brings_its_own_options() -> None:
         ("~seed", r"cannot be added or removed"),
         ("clients", r"^clients: expected key=value"),
         ("clients=[1", r"."),
+        ("clients=1,2", r"^clients: takes one value; a list is written in brackets"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_that_names_it(argument: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         compose_run([argument])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("sampel_rate=1", r"^sampel_rate: there is no such setting; did you mean 'sample_rate'\?$"),
+        ("data=phantom", r"^data: there is no such setting"),
+        ("clients=3", r"^clients: there is no such setting"),
+        ("budgets=8", r"^budgets: .* is not a list, which is written as \[1,2\]$"),
+        ("budgets=1,8", r"^budgets: takes one value; a list is written in brackets"),
+        ("budgets=[1,abc]", r"^budgets\[1\]: Value 'abc' of type 'str' is not a number"),
+        ("steps=1.5", r"^steps: .* is not a whole number"),
+        ("steps", r"^steps: expected key=value, for example budgets="),
+    ],
+)
+def test_another_program_has_its_own_settings(argument: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose_run([argument], config_name="budget")
+
+
+def test_another_program_is_composed_to_its_own_type() -> None:
+    config = typed_as(BudgetConfig, compose_run(["budgets=[1,1e6,inf]"], config_name="budget"))
+    assert config.budgets == [1.0, 1e6, math.inf]
+    assert all(isinstance(eps, float) for eps in config.budgets)
 
 
 def test_an_option_of_another_data_set_is_refused() -> None:

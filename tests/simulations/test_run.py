@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from hbdp_fed.adversary import load_observation, load_reconstruction
 from hbdp_fed.models import weights_sha256
+from hbdp_fed.privacy import relaxed_coherent, worst_case
 from simulations.run import main
 
 SMALL = [
@@ -97,9 +98,35 @@ def test_a_probes_observation_and_reconstruction_can_be_read_again(tmp_path: Pat
     assert attack["control_success_rate"] is not None
 
 
-def test_bounds_that_are_not_built_are_null(tmp_path: Path) -> None:
-    risk = run(tmp_path / "r", "adversary.attack=none")["risk"]
-    assert risk == {name: {"bound": None, "attacks": []} for name in ("worst_case", "relaxed", "realistic")}
+def test_the_bounds_are_those_of_the_least_protected_hospital(tmp_path: Path) -> None:
+    summary = run(tmp_path / "r", "adversary.attack=none", "eps=3", "adversary.prior=0.05", "partition.sizes=power_law")
+    hospitals, risk = summary["privacy"]["hospitals"], summary["risk"]
+    assert len({hospital["sample_rate"] for hospital in hospitals}) > 1
+    for name, function in (("worst_case", worst_case), ("relaxed", relaxed_coherent)):
+        own = [
+            function(
+                prior=0.05,
+                noise_multiplier=hospital["noise_multiplier"],
+                sample_rate=hospital["sample_rate"],
+                steps=hospital["steps"],
+            )
+            for hospital in hospitals
+        ]
+        assert [hospital[f"{name}_bound"] for hospital in hospitals] == pytest.approx(own)
+        assert risk[name] == {"bound": pytest.approx(max(own)), "prior": 0.05, "attacks": []}
+        assert 0.05 < max(own) < 0.5
+    assert risk["realistic"] == {"bound": None, "prior": None, "attacks": []}
+
+
+def test_both_epsilons_are_reported_and_either_can_be_meant(tmp_path: Path) -> None:
+    for accountant in ("rdp", "tight"):
+        summary = run(tmp_path / accountant, "eps=1e6", f"privacy.accountant={accountant}", "adversary.attack=none")
+        assert summary["privacy"]["accountant"] == accountant
+        for hospital in summary["privacy"]["hospitals"]:
+            assert 0.999e6 <= hospital[f"eps_{accountant}"] <= 1e6
+            assert hospital["eps_lower"] <= hospital["eps_tight"] < hospital["eps_rdp"]
+        ledger = [json.loads(line) for line in (tmp_path / accountant / "ledger.jsonl").read_text().splitlines()]
+        assert ledger[-1]["eps_spent"] == pytest.approx(summary["privacy"]["hospitals"][-1][f"eps_{accountant}"])
 
 
 @pytest.mark.filterwarnings("ignore:Optimal order")
@@ -121,6 +148,9 @@ def test_infinity_is_the_string_inf_and_nothing_is_noised_or_clipped(tmp_path: P
     assert summary["privacy"]["eps"] == "inf"
     hospital = summary["privacy"]["hospitals"][0]
     assert (hospital["noise_multiplier"], hospital["max_grad_norm"], hospital["eps_rdp"]) == (0.0, "inf", "inf")
+    assert hospital["eps_tight"] == "inf"
+    q, steps = hospital["sample_rate"], hospital["steps"]
+    assert hospital["worst_case_bound"] == pytest.approx(1 - (1 - q) ** steps * (1 - 0.01))
 
 
 def test_the_same_seed_repeats_the_run_and_another_does_not(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def summary(**attack: Any) -> dict[str, Any]:
         "name": "imprint", "records": 40, "success_rate": 0.5, "success_rate_ci95": [0.35, 0.65], "ssim_max": 0.97,
         "baseline_success_rate": 0.1, "control_success_rate": 0.025, "share": 0.999, **attack,
     }  # fmt: skip
-    hospitals = [{"eps_rdp": "inf"}, {"eps_rdp": 3.0}]
+    hospitals = [{"eps_rdp": "inf", "eps_tight": 17.5}, {"eps_rdp": 3.0, "eps_tight": 2.5}]
     return {
         "dataset": "phantom",
         "model": "cnn",
@@ -29,9 +29,9 @@ def summary(**attack: Any) -> dict[str, Any]:
         "privacy": {"eps": "inf", "delta": 1e-5, "accountant": "rdp", "hospitals": hospitals},
         "utility": {"mcc": None, "auroc": 0.91, "accuracy": 0.8},
         "risk": {
-            "worst_case": {"bound": 0.25, "attacks": []},
-            "relaxed": {"bound": None, "attacks": []},
-            "realistic": {"bound": None, "attacks": [figures]},
+            "worst_case": {"bound": 0.99999, "prior": 0.01, "attacks": []},
+            "relaxed": {"bound": 0.25, "prior": 0.01, "attacks": []},
+            "realistic": {"bound": None, "prior": None, "attacks": [figures]},
         },
     }
 
@@ -59,7 +59,8 @@ def test_the_result_shows_utility_epsilon_bounds_and_attacks() -> None:
     console = log_console()
     show_result(console, summary())
     text = written(console)
-    for part in ("AUROC 0.91", "MCC -", "inf by RDP", "bound 0.25", "bound not computed", "theory gives no bound",
+    for part in ("AUROC 0.91", "MCC -", "inf by RDP", "at most 17.5", "bound above 0.999",
+                 "at most 0.25 (a guess alone: 0.01)", "theory gives no bound",
                  "50.0% of 40 records rebuilt", "35.0% to 65.0%", "best SSIM 0.97", "score 2.5%", "0.999"):  # fmt: skip
         assert part in text
 
