@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,7 @@ from hbdp_fed.privacy.convolution import (
     tilt_for_tail,
 )
 from hbdp_fed.privacy.history import History
-from hbdp_fed.privacy.steps import LossCells, Pair, loss_cells, loss_range
+from hbdp_fed.privacy.steps import LossCells, Pair, loss_cells, loss_range, resolved_range
 
 Array = npt.NDArray[np.float64]
 
@@ -51,6 +50,7 @@ _BERNSTEIN_SHARE = 1e-6
 
 
 _FIRST_SIZE, _LAST_SIZE, _TAIL_SIZE = 2**14, 2**20, 2**18
+_MOST_CELLS = 2**21
 _SMALLEST_LOG_SCALE, _ALMOST_ONE = -680.0, 1 - 1e-16
 
 Bounds = tuple[float, float]
@@ -224,20 +224,28 @@ class _Grid:
     ) -> _Grid:
         """The grid for a tilt; P's mass beyond a 1e-10th of ``scale`` is not resolved."""
         window = Window.around(cumulants, theta)
-        h = (window.high - window.low) / size
         tail = math.sqrt(-2 * math.log(scale * ROUNDING / 10 / sum(segment.steps for segment in history)))
         ranges = [loss_range(segment, pair) for segment in history]
         least, most = (
             sum(segment.steps * ends[side] for segment, ends in zip(history, ranges, strict=True)) for side in (0, 1)
         )
+        # A loss beyond these carries the sum out of the window by itself, whatever the other steps' losses are.
+        resolved = [
+            {
+                "tail": tail,
+                "bottom": window.low - (most - own_most) if math.isfinite(most) else -math.inf,
+                "top": window.high - (least - own_least) if math.isfinite(least) else math.inf,
+            }
+            for own_least, own_most in ranges
+        ]
+        h = (window.high - window.low) / size
+        for segment, limits in zip(history, resolved, strict=True):
+            low, high = resolved_range(segment, pair, **limits)
+            h = max(h, (high - low) / _MOST_CELLS)
         edged, centred = [], []
-        for segment, (own_least, own_most) in zip(history, ranges, strict=True):
-            # A loss beyond these carries the sum out of the window by itself, whatever the other steps' losses are.
-            bottom = window.low - (most - own_most) if math.isfinite(most) else -math.inf
-            top = window.high - (least - own_least) if math.isfinite(least) else math.inf
-            cells = partial(loss_cells, segment, pair, h=h, tail=tail, bottom=bottom, top=top)
-            edged.append((segment.steps, cells(centred=False)))
-            centred.append((segment.steps, cells(centred=True)))
+        for segment, limits in zip(history, resolved, strict=True):
+            edged.append((segment.steps, loss_cells(segment, pair, h=h, **limits)))
+            centred.append((segment.steps, loss_cells(segment, pair, h=h, centred=True, **limits)))
         return cls(tuple(edged), tuple(centred), window, h, theta, size)
 
     def law_above(self) -> Law:

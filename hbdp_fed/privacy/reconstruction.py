@@ -124,8 +124,25 @@ def _power(pair: Pair, prior: float, noise_multiplier: float, sample_rate: float
     if sample_rate == 1 and pair is Pair.REMOVE:
         value = float(ndtr(math.sqrt(steps) / noise_multiplier + ndtri(prior)))
         return PowerBounds(value, value, -math.inf)
+    nearly = prior + _largest_gain(prior, segment, pair)
+    if nearly <= prior * (1 + TOLERANCE):
+        return PowerBounds(prior, min(nearly, most), -math.inf)
     found = power_bounds((segment,), pair, level=prior, tolerance=TOLERANCE)
-    return PowerBounds(min(found.lower, most), min(found.upper, most), found.threshold)
+    return PowerBounds(min(found.lower, most), min(found.upper, nearly, most), found.threshold)
+
+
+def _largest_gain(prior: float, segment: Segment, pair: Pair) -> float:
+    """sqrt(chi^2(P || Q) prior (1 - prior)), a bound on P(S) - Q(S) for Q(S) = prior that is close where noise is large.
+
+    It is the Cauchy-Schwarz inequality for E_Q[(dP/dQ - 1)(1_S - prior)]. One step has chi^2 = q^2 (e^(1/sigma^2) - 1),
+    or q^2 (cosh(1/sigma^2) - 1) for the folded pair, and 1 + chi^2 multiplies over steps.
+    """
+    exponent = segment.noise_multiplier**-2
+    if exponent > 1:
+        return 1.0
+    one = math.expm1(exponent) if pair is Pair.REMOVE else 2 * math.sinh(exponent / 2) ** 2
+    log_total = segment.steps * math.log1p(segment.sample_rate**2 * one)
+    return math.sqrt(math.expm1(min(log_total, 1.0)) * prior * (1 - prior)) if log_total < 1 else 1.0
 
 
 def _without_noise(prior: float, segment: Segment) -> float:

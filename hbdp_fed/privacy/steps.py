@@ -122,6 +122,18 @@ def _output_nodes(sigma: float, q: float) -> Nodes:
     return Nodes(*(np.concatenate(both) for both in zip(included, excluded, strict=True)))
 
 
+def resolved_range(
+    segment: Segment, pair: Pair, *, tail: float, bottom: float = -math.inf, top: float = math.inf
+) -> tuple[float, float]:
+    """The losses that :func:`loss_cells` resolves, for the same arguments."""
+    sigma, q = segment.noise_multiplier, segment.sample_rate
+    low, high = (float(end) for end in _loss(np.array(_resolved_outputs(sigma, q, pair, tail)), sigma, q, pair))
+    if pair is Pair.ADD:
+        low, high = -high, -low
+    least, most = loss_range(segment, pair)
+    return max(low, bottom, least), min(high, top, most)
+
+
 def loss_cells(
     segment: Segment,
     pair: Pair,
@@ -145,18 +157,14 @@ def loss_cells(
         centred: Whether the origin lies in the middle of a cell instead of between two.
     """
     sigma, q = segment.noise_multiplier, segment.sample_rate
-    low, high = _resolved_outputs(sigma, q, pair, tail)
-    ends = _loss(np.array([low, high]), sigma, q, pair)
-    if pair is Pair.ADD:
-        ends = -ends[::-1]
     least, most = loss_range(segment, pair)
-    # With much noise the losses lie close together and far from that bound, and are counted from 0 to keep their digits.
+    ends = resolved_range(segment, pair, tail=tail, bottom=bottom, top=top)
+    # With much noise the losses lie close together and far from that bound: counted from 0 they keep their digits.
     bound = least if math.isfinite(least) else most
     near = min(abs(end - bound) for end in ends) <= ends[1] - ends[0]
     origin = bound if near else 0.0
     origin -= h / 2 if centred else 0.0
-    first = math.floor((max(ends[0], bottom, least) - origin) / h)
-    last = math.ceil((min(ends[1], top, most) - origin) / h)
+    first, last = math.floor((ends[0] - origin) / h), math.ceil((ends[1] - origin) / h)
     if last <= first:
         first, last = (last - 1, last) if pair is Pair.ADD else (first, first + 1)
     edges = origin + np.arange(first, last + 1) * h
