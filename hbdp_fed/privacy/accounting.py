@@ -34,6 +34,10 @@ from hbdp_fed.privacy.renyi import ORDERS, delta_of_renyi, epsilon_of_renyi, ren
 Accountant = Literal["rdp", "tight"]
 
 
+_FARTHEST = 40.0
+"""How far beyond a first guess of the noise, in logarithm, calibration looks."""
+
+
 @dataclass(frozen=True)
 class _Answers:
     """What an accountant can answer about a history, and how its epsilon is inverted.
@@ -217,8 +221,23 @@ def calibrate_history(
     def log_excess(log_scale: float) -> float:
         return math.log(max(answers.epsilon(_scaled(past, future, math.exp(log_scale)), delta), 1e-300) / eps)
 
-    _check_reachable(answers, past, future, eps=eps, delta=delta, accountant=accountant)
-    return math.exp(_solve(log_excess, start=answers.guess(future, eps), precision=answers.precision))
+    floor = answers.floor(past, delta)
+    included = probability_of_inclusion(merged((*past, *future)))
+    if accountant == "tight" and included <= delta:
+        raise ValueError(
+            f"delta={delta:g} allows a record to be published whenever it takes part at all, which happens with "
+            f"probability {included:.3g}: no noise would be needed. Choose a smaller delta"
+        )
+    log_scale = None
+    if eps > floor:
+        log_scale = _solve(log_excess, start=answers.guess(future, eps), precision=answers.precision)
+    if log_scale is None:
+        reason = f"the Renyi orders end at {ORDERS[-1]:g}" if accountant == "rdp" else "steps already taken spend it"
+        raise ValueError(
+            f"eps={eps:g} is out of the {accountant} accountant's reach: at delta={delta:g} its epsilon never falls "
+            f"below {floor:.4g}, however large the noise is ({reason})"
+        )
+    return math.exp(log_scale)
 
 
 def least_epsilon(*, delta: float, accountant: Accountant = "rdp", spent: Iterable[Segment] = ()) -> float:
@@ -255,8 +274,7 @@ def epsilon_schedule(
     of_one_step = renyi_divergence((Segment(noise_multiplier, sample_rate, 1),))
 
     def spent(steps: int) -> float:
-        if steps < 0:
-            raise ValueError(f"steps must not be negative, got {steps}")
+        check_mechanism(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, least_steps=0)
         return 0.0 if steps == 0 else epsilon_of_renyi(of_one_step * steps, delta=delta)
 
     return spent
@@ -279,26 +297,8 @@ def _scaled(past: History, future: History, scale: float) -> History:
     return merged((*past, *scaled))
 
 
-def _check_reachable(
-    answers: _Answers, past: History, future: History, *, eps: float, delta: float, accountant: str
-) -> None:
-    floor = answers.floor(past, delta)
-    if eps <= floor:
-        reason = f"the Renyi orders end at {ORDERS[-1]:g}" if accountant == "rdp" else "steps already taken spend it"
-        raise ValueError(
-            f"eps={eps:g} is out of the {accountant} accountant's reach: at delta={delta:g} its epsilon never falls "
-            f"below {floor:.4g}, however large the noise is ({reason})"
-        )
-    included = probability_of_inclusion(merged((*past, *future)))
-    if accountant == "tight" and included <= delta:
-        raise ValueError(
-            f"delta={delta:g} allows a record to be published whenever it takes part at all, which happens with "
-            f"probability {included:.3g}: no noise would be needed. Choose a smaller delta"
-        )
-
-
-def _solve(log_excess: Callable[[float], float], start: float, precision: float) -> float:
-    """The root of a falling function, approached from the right: there the promise is kept."""
+def _solve(log_excess: Callable[[float], float], start: float, precision: float) -> float | None:
+    """The root of a falling function, approached from the right, where the promise is kept; None if it has none."""
     value = lru_cache(maxsize=None)(log_excess)
     low = high = start
     # From a good guess a bracket is near, and near brackets matter: by RDP an evaluation between sigma 0.5 and 5 takes
@@ -307,6 +307,8 @@ def _solve(log_excess: Callable[[float], float], start: float, precision: float)
         low -= 1.0
     while value(high) > 0:
         high += 1.0
+        if high - start > _FARTHEST:
+            return None
     root = low if low == high else float(brentq(value, low, high, xtol=precision))
     while value(root) > 0:
         root += precision

@@ -244,7 +244,7 @@ class _Grid:
             h = max(h, (high - low) / _MOST_CELLS)
         edged, centred = [], []
         for segment, limits in zip(history, resolved, strict=True):
-            edged.append((segment.steps, loss_cells(segment, pair, h=h, **limits)))
+            edged.append((segment.steps, loss_cells(segment, pair, h=h, centred=False, **limits)))
             centred.append((segment.steps, loss_cells(segment, pair, h=h, centred=True, **limits)))
         return cls(tuple(edged), tuple(centred), window, h, theta, size)
 

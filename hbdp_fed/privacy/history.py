@@ -60,7 +60,7 @@ def check_mechanism(*, noise_multiplier: float, sample_rate: float, steps: int, 
         raise ValueError(f"noise_multiplier must be finite and not negative, got {noise_multiplier}")
     if not 0 < sample_rate <= 1:
         raise ValueError(f"sample_rate must lie in (0, 1], got {sample_rate}")
-    if not steps >= least_steps or steps != int(steps):
+    if not least_steps <= steps < math.inf or steps != int(steps):
         raise ValueError(f"steps must be a whole number of at least {least_steps}, got {steps}")
 
 

@@ -132,7 +132,7 @@ def _power(pair: Pair, prior: float, noise_multiplier: float, sample_rate: float
 
 
 def _largest_gain(prior: float, segment: Segment, pair: Pair) -> float:
-    """sqrt(chi^2(P || Q) prior (1 - prior)), a bound on P(S) - Q(S) for Q(S) = prior that is close where noise is large.
+    """sqrt(chi^2(P || Q) prior (1 - prior)), a bound on P(S) - Q(S) for Q(S) = prior; close where noise is large.
 
     It is the Cauchy-Schwarz inequality for E_Q[(dP/dQ - 1)(1_S - prior)]. One step has chi^2 = q^2 (e^(1/sigma^2) - 1),
     or q^2 (cosh(1/sigma^2) - 1) for the folded pair, and 1 + chi^2 multiplies over steps.

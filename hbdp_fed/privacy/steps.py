@@ -139,10 +139,10 @@ def loss_cells(
     pair: Pair,
     *,
     h: float,
+    centred: bool,
     tail: float,
     bottom: float = -math.inf,
     top: float = math.inf,
-    centred: bool = False,
 ) -> LossCells:
     """The law of one step's privacy loss on a grid.
 
@@ -167,7 +167,7 @@ def loss_cells(
     first, last = math.floor((ends[0] - origin) / h), math.ceil((ends[1] - origin) / h)
     if last <= first:
         first, last = (last - 1, last) if pair is Pair.ADD else (first, first + 1)
-    edges = origin + np.arange(first, last + 1) * h
+    edges = np.asarray(origin + np.arange(first, last + 1) * h, dtype=np.float64)
     # Far to the left the loss of a sampled step tends to its bound, and no formula finds the way back from there.
     leftmost = 0.0 if pair is Pair.FOLDED else -math.inf
     at_bound = (edges <= least) if pair is not Pair.ADD else (edges >= most)

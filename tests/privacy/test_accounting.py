@@ -138,7 +138,8 @@ def test_epsilon_by_renyi_divergence_is_monotone_in_every_argument(
         assert epsilon(**{**mechanism, **easier}) <= here * (1 + 1e-9)
         if "delta" not in easier:
             at = {key: value for key, value in {**mechanism, **easier}.items() if key != "delta"}
-            assert delta_for(epsilon=here, **at) <= delta * (1 + 1e-6)
+            # delta is the exponential of differences of numbers as large as epsilon.
+            assert delta_for(epsilon=here, **at) <= delta * (1 + 1e-6 + 1e-14 * here)
 
 
 @settings(max_examples=15)
@@ -199,7 +200,7 @@ def test_a_budget_below_the_accountants_floor_is_refused_with_the_floor() -> Non
 def test_a_budget_that_is_already_spent_is_refused_with_what_was_spent(accountant: Any) -> None:
     spent = [Segment(1.0, 0.1, 40)]
     gone = history_epsilon(spent, delta=1e-5, accountant=accountant)
-    with pytest.raises(ValueError, match=rf"never falls below {gone:.2f}"):
+    with pytest.raises(ValueError, match=rf"never falls below {gone:.4g}"):
         calibrate_history([Segment(1.0, 0.1, 1)], eps=gone / 2, delta=1e-5, accountant=accountant, spent=spent)
 
 
@@ -208,11 +209,13 @@ def test_a_budget_just_above_what_is_spent_is_met_or_refused() -> None:
     spent = [Segment(1.0, 1.0, 4)]
     eps = history_epsilon(spent, delta=1e-5, accountant="tight") * (1 + 1e-9)
     planned = Segment(1.0, 0.1, 40)
+    refused, factor = "", 0.0
     try:
         factor = calibrate_history([planned], eps=eps, delta=1e-5, accountant="tight", spent=spent)
     except ValueError as error:
-        assert "reach" in str(error)
-    else:
+        refused = str(error)
+    assert not refused or "reach" in refused
+    if not refused:
         whole = [*spent, Segment(factor, planned.sample_rate, planned.steps)]
         assert 0.999 * eps <= history_epsilon(whole, delta=1e-5, accountant="tight") <= eps
 

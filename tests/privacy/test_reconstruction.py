@@ -243,7 +243,13 @@ MECHANISMS = {
 @pytest.mark.parametrize("risk", RISKS)
 @settings(max_examples=12)
 @given(**MECHANISMS)
-@example(log_sigma=math.log(7.19), log_q=math.log(0.13574), steps=1285, prior=7.76e-4, factor=1.0034)
+@example(
+    log_sigma=math.log(7.18983175710013),
+    log_q=math.log(0.1357354396802068),
+    steps=1285,
+    prior=7.75554728071026e-4,
+    factor=7.214849993304836 / 7.18983175710013,
+)
 def test_risk_falls_with_noise_and_grows_with_steps_and_prior(
     risk: Callable[..., float], log_sigma: float, log_q: float, steps: int, prior: float, factor: float
 ) -> None:
@@ -258,7 +264,13 @@ def test_risk_falls_with_noise_and_grows_with_steps_and_prior(
 @settings(max_examples=12)
 @given(**MECHANISMS)
 @example(log_sigma=math.log(7), log_q=math.log(0.82), steps=2, prior=0.073, factor=2.0)
-@example(log_sigma=math.log(7.215), log_q=math.log(0.1357), steps=1285, prior=7.76e-4, factor=1.0035)
+@example(
+    log_sigma=math.log(7.214849993304836),
+    log_q=math.log(0.1357354396802068),
+    steps=1285,
+    prior=7.75554728071026e-4,
+    factor=0.1362077541106405 / 0.1357354396802068,
+)
 def test_risk_grows_with_the_sample_rate(
     risk: Callable[..., float], log_sigma: float, log_q: float, steps: int, prior: float, factor: float
 ) -> None:
