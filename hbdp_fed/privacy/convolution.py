@@ -207,7 +207,8 @@ def convolve(parts: Sequence[Part], *, place: float, theta: float, window: Windo
     tilted = np.maximum(fft.irfft(transform, n=size, overwrite_x=True), 0.0)
     start = math.floor((window.low - offset) / h)
     tilted = np.roll(tilted, -((start - base) % size))
-    loss = np.asarray(offset + start * h + h * np.arange(size), dtype=np.float64)
+    # Counted before it is multiplied, so that the offset itself keeps its digits on a grid that spans 1e17.
+    loss = np.asarray(offset + h * (start + np.arange(size)), dtype=np.float64)
     centre = float(loss[size // 2])
     return Law(
         loss=loss,
