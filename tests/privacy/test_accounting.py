@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -210,7 +209,6 @@ def test_a_budget_just_above_what_is_spent_is_met_or_refused() -> None:
     spent = [Segment(1.0, 1.0, 4)]
     eps = history_epsilon(spent, delta=1e-5, accountant="tight") * (1 + 1e-9)
     planned = Segment(1.0, 0.1, 40)
-    refused, factor = "", 0.0
     try:
         factor = calibrate_history([planned], eps=eps, delta=1e-5, accountant="tight", spent=spent)
     except ValueError:
