@@ -13,8 +13,7 @@ probability that Bernstein's inequality gives for t. That probability is taken o
 outside the cells is dropped.
 
 What the FFT's grid cuts off is bounded by Chernoff's inequality from the masses themselves and charged to both sides.
-Rounding in float64 is the one thing not bounded rigorously: :data:`ROUNDING` is charged for it, a hundred times what
-comparisons with the closed form for the Gaussian mechanism show.
+Rounding in float64 is the one thing not bounded rigorously: :data:`ROUNDING` is charged for it.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from hbdp_fed.privacy.steps import LossCells, Pair, loss_cells, loss_range, reso
 
 Array = npt.NDArray[np.float64]
 
-ROUNDING = 1e-9
+ROUNDING = 1e-8
 """The relative error charged to every probability for float64 arithmetic."""
 
 _BERNSTEIN_SHARE = 1e-6

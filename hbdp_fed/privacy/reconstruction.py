@@ -132,7 +132,9 @@ def _power(pair: Pair, prior: float, noise_multiplier: float, sample_rate: float
     if nearly <= prior * (1 + TOLERANCE):
         return PowerBounds(prior, min(nearly, most), -math.inf)
     found = power_bounds((segment,), pair, level=prior, tolerance=TOLERANCE)
-    return PowerBounds(min(found.lower, most), min(found.upper, nearly, most), found.threshold)
+    upper = min(found.upper, nearly, most)
+    # The threshold belongs to the bound that was found with it, and to no smaller one.
+    return PowerBounds(min(found.lower, most), upper, found.threshold if upper == found.upper else -math.inf)
 
 
 def _largest_gain(prior: float, segment: Segment, pair: Pair) -> float:
