@@ -50,7 +50,7 @@ def epsilon_of_renyi(divergence: Array, *, delta: float) -> float:
         # Opacus warns that the best order is the first or last one: at these budgets that is always so, and documented.
         warnings.simplefilter("ignore")
         value, _ = get_privacy_spent(orders=list(ORDERS), rdp=divergence, delta=delta)
-    return float(value)
+    return max(0.0, float(value))
 
 
 def delta_of_renyi(divergence: Array, *, epsilon: float) -> float:

@@ -116,7 +116,7 @@ def test_a_schedule_agrees_with_composing_from_scratch(accountant: Any) -> None:
         assert spent(steps) == epsilon(steps=steps, **mechanism)
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(
     sigma=st.floats(min_value=1e-6, max_value=50),
     more=st.floats(min_value=1.001, max_value=3),
@@ -140,6 +140,15 @@ def test_epsilon_by_renyi_divergence_is_monotone_in_every_argument(
             at = {key: value for key, value in {**mechanism, **easier}.items() if key != "delta"}
             # delta is the exponential of differences of numbers as large as epsilon.
             assert delta_for(epsilon=here, **at) <= delta * (1 + 1e-6 + 1e-14 * here)
+
+
+@both
+@pytest.mark.parametrize("steps", [1, 5])
+def test_epsilon_is_never_negative_however_little_is_to_be_told(accountant: Any, steps: int) -> None:
+    mechanism = {"noise_multiplier": 3.0, "sample_rate": 1 / 64, "steps": steps, "accountant": accountant}
+    assert 0 <= epsilon(delta=1 / 128, **mechanism) <= 1
+    spent = epsilon_schedule(noise_multiplier=3.0, sample_rate=1 / 64, delta=1 / 128, accountant=accountant)
+    assert 0 <= spent(steps) <= 1
 
 
 @settings(max_examples=15)
