@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.models.cnn import SmallCnn
 from hbdp_fed.models.imprint import ImprintModel
+from hbdp_fed.models.resnet9 import ResNet9
+from hbdp_fed.models.unet import build_unet
 from hbdp_fed.types import ModelSpec, Weights
 
 
@@ -22,6 +25,8 @@ def _build_imprint(*, base: Mapping[str, Any], **settings: Any) -> ImprintModel:
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "cnn": SmallCnn,
     "imprint": _build_imprint,
+    "resnet9": ResNet9,
+    "unet": build_unet,
 }
 """Builders by name. Each takes ``in_channels`` and ``num_classes``, and keywords of its own with defaults."""
 
@@ -40,14 +45,52 @@ def build_model(spec: ModelSpec) -> nn.Module:
         raise SettingError(f"model.{spec.name}", str(error)) from error
 
 
+_Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_Embedding = nn.Embedding | nn.EmbeddingBag
+_Norm = nn.LayerNorm | nn.RMSNorm
+
+
+def _transposed_fan_in(layer: _Transposed) -> float:
+    """How many inputs an output of a transposed convolution sums, on average over the output's positions.
+
+    Not what PyTorch takes for it from the weight's shape (in, out / groups, *kernel), which is how many outputs an
+    input reaches.
+    """
+    # With a stride as long as the kernel or longer, an output that is reached at all is reached once a channel.
+    reach = math.prod(max(1.0, k / s) for k, s in zip(layer.kernel_size, layer.stride, strict=True))
+    return layer.in_channels / layer.groups * reach
+
+
+def _start_weight(module: nn.Module, weight: Tensor, generator: torch.Generator) -> None:
+    """Set what ``module`` calls its weight, by the rules of :func:`initial_weights`."""
+    if isinstance(module, nn.PReLU):
+        weight.fill_(module.init)
+    elif isinstance(module, _Embedding):
+        weight.normal_(generator=generator)
+        if module.padding_idx is not None:
+            weight[module.padding_idx] = 0.0
+    elif isinstance(module, _Transposed):
+        weight.normal_(0.0, math.sqrt(2.0 / _transposed_fan_in(module)), generator=generator)
+    # A norm over several dimensions has a weight of as many, so the number of dimensions does not tell them apart.
+    elif weight.dim() > 1 and not isinstance(module, _Norm):
+        nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+    else:
+        weight.fill_(1.0)
+
+
 def initial_weights(model: nn.Module, generator: torch.Generator) -> Weights:
     """Fresh weights from ``generator`` alone, whatever the global random state is.
 
-    Convolutions and linear layers start from He's normal initialisation (He et al. 2015) with zero biases, affine
-    normalisation at weight 1 and bias 0. Other parameters raise, so that none starts from an unseeded draw.
+    Convolutions (standardised and transposed ones too) and linear layers start from He's normal initialisation (He et
+    al. 2015) with zero biases, affine normalisation at weight 1 and bias 0. PReLU starts at the slope that it was built
+    with (PyTorch's default is 0.25), an embedding from N(0, 1) with zeros for its padding. Other parameters raise, so
+    that none starts from an unseeded draw. Draws follow the order of ``model.named_modules()``.
 
     Returns:
         float32 tensors by parameter name.
+
+    Raises:
+        ValueError: if a parameter has no rule.
     """
     for name, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
@@ -57,10 +100,8 @@ def initial_weights(model: nn.Module, generator: torch.Generator) -> Weights:
         if own:
             raise ValueError(f"no rule to initialise {', '.join(own)} of '{name}' ({type(module).__name__})")
         with torch.no_grad():
-            if weight is not None and weight.dim() > 1:
-                nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
-            elif weight is not None:
-                weight.fill_(1.0)
+            if weight is not None:
+                _start_weight(module, weight, generator)
             if bias is not None:
                 bias.zero_()
     return {name: value.detach().clone() for name, value in model.named_parameters()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,56 @@ def test_convolutions_start_with_hes_variance() -> None:
     kernel = weights["features.8.weight"]  # 128 x 64 x 3 x 3
     fan_in = kernel[0].numel()
     assert float(kernel.var()) == pytest.approx(2 / fan_in, rel=0.05)
+
+
+def test_the_draws_come_in_the_order_of_the_layers() -> None:
+    model, stream = build_model(CNN), generator(0, "w")
+    found = initial_weights(model, generator(0, "w"))
+    for name in ("features.0.weight", "features.4.weight", "features.8.weight", "head.weight"):
+        fan_in = found[name][0].numel()
+        expected = torch.empty_like(found[name]).normal_(0, math.sqrt(2 / fan_in), generator=stream)
+        assert torch.equal(found[name], expected), name
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (nn.ConvTranspose1d(32, 40, kernel_size=3, padding=1), (64, 32, 12)),
+        (nn.ConvTranspose2d(64, 16, kernel_size=2, stride=2), (16, 64, 6, 6)),
+        (nn.ConvTranspose2d(64, 32, kernel_size=4, stride=2, padding=1, groups=4), (16, 64, 9, 9)),
+        (nn.ConvTranspose3d(64, 24, kernel_size=2, stride=2), (8, 64, 3, 3, 3)),
+    ],
+)
+def test_transposed_convolutions_start_so_that_outputs_have_twice_the_inputs_variance(
+    layer: nn.Module, inputs: tuple[int, ...]
+) -> None:
+    stream = generator(0, "transposed")
+    load_weights(layer, initial_weights(layer, stream))
+    with torch.no_grad():
+        outputs = layer(torch.randn(inputs, generator=stream))
+    # The border sums fewer inputs.
+    inside = outputs[(slice(None), slice(None), *[slice(1, -1)] * (outputs.dim() - 2))]
+    assert float(inside.var()) == pytest.approx(2, rel=0.1)
+
+
+def test_parametric_relus_start_at_their_own_slope() -> None:
+    weights = initial_weights(nn.Sequential(nn.PReLU(), nn.PReLU(5, init=0.1)), generator(0))
+    assert torch.equal(weights["0.weight"], torch.tensor([0.25]))
+    assert torch.equal(weights["1.weight"], torch.full((5,), 0.1))
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embeddings_start_from_a_standard_normal_with_zeros_for_padding(kind: type[nn.Module]) -> None:
+    weight = initial_weights(kind(500, 40, padding_idx=3), generator(0))["weight"]
+    assert float(weight.mean()) == pytest.approx(0, abs=0.03)
+    assert float(weight.std()) == pytest.approx(1, rel=0.03)
+    assert torch.equal(weight[3], torch.zeros(40))
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm((2, 3, 4)), nn.RMSNorm((3, 4)), nn.GroupNorm(2, 6)])
+def test_norms_start_as_plain_norms_whatever_their_shape(norm: nn.Module) -> None:
+    for name, value in initial_weights(norm, generator(0)).items():
+        assert torch.equal(value, torch.ones_like(value) if name == "weight" else torch.zeros_like(value)), name
 
 
 def test_a_layer_without_a_rule_is_not_left_to_an_unseeded_draw() -> None:
