@@ -42,3 +42,8 @@ def batch_stream(seed: int, hospital: str, round: int) -> torch.Generator:
 def noise_stream(seed: int, hospital: str, round: int) -> torch.Generator:
     """The stream of one hospital's noise in one round."""
     return generator(seed, hospital, round, "noise")
+
+
+def augmentation_stream(seed: int, hospital: str, round: int) -> torch.Generator:
+    """The stream of one hospital's random views of its records in one round."""
+    return generator(seed, hospital, round, "augmentation")

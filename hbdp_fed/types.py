@@ -69,6 +69,26 @@ class DpSgdParams:
 
 
 @dataclass(frozen=True)
+class OptimizerSettings:
+    """How a hospital turns its noisy gradient into a step.
+
+    Every round starts the optimiser anew, so that a hospital keeps nothing between rounds but its ledger.
+
+    Attributes:
+        name: A key of :data:`hbdp_fed.dpsgd.optimizers.OPTIMIZERS`.
+        learning_rate: Step size, positive.
+        momentum: In [0, 1); the first moment's decay (beta1) of ``nadam`` and ``adamw``.
+        weight_decay: At least 0. ``sgd`` adds that times the weights to the gradient; ``nadam`` and ``adamw`` shrink
+            the weights by learning rate times that before the step (Loshchilov and Hutter 2017, arXiv 1711.05101).
+    """
+
+    name: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
 class HospitalPlan:
     """What one hospital has agreed to before training: its records, its mechanism, the epsilon that follows."""
 
@@ -141,13 +161,13 @@ class PublicSideInformation:
     Attributes:
         images: Public images of the same kind, float32 (P, C, H, W) in [0, 1]; never a hospital's records.
         mechanism: The hospital's announced DP-SGD parameters.
-        learning_rate: The local optimiser's step size (SGD, first step: the update is minus this times the gradient).
+        optimizer: The hospitals' announced optimiser, with the learning rate in force at the observed step.
         expected_batch: What the noisy clipped sum was divided by.
     """
 
     images: Tensor
     mechanism: DpSgdParams
-    learning_rate: float
+    optimizer: OptimizerSettings
     expected_batch: float
 
 

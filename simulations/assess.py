@@ -21,18 +21,25 @@ from hbdp_fed.audit import (
     risk_summary,
     save_figure,
 )
-from hbdp_fed.dpsgd import poisson_batches
+from hbdp_fed.data import Records
+from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN, poisson_batches
 from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.privacy import Protection, protection
-from hbdp_fed.seeding import batch_stream, generator
-from hbdp_fed.training import predict, utility
+from hbdp_fed.seeding import augmentation_stream, batch_stream, generator
+from hbdp_fed.training import predict, utility, views
 from hbdp_fed.types import HospitalPlan
 from simulations.execute import Chosen
-from simulations.prepare import Prepared
+from simulations.prepare import Prepared, resolution
 from simulations.probe import PROBE_STEPS, ProbeCampaign, recording_name
 from simulations.run_folder import RunFolder
 
 FIGURE = "best.png"
+
+_SEEDED = "simulated from the run's seed: repeatable, and so no protection by itself"
+_SECURE = (
+    "drawn by ChaCha20 under a key of the operating system, which nobody can repeat; "
+    "who is in a batch still follows the run's seed"
+)
 
 
 def measure_utility(prepared: Prepared, chosen: Chosen) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -93,6 +100,7 @@ def attack_and_audit(
             )
             save_reconstruction(reconstruction, folder.reconstructions, recording_name(observation))
             originals, controls = batch_of(prepared, hospital, number)
+            multiplicity = prepared.local.multiplicity
             outcome = audit_probe(
                 reconstruction,
                 originals,
@@ -100,8 +108,10 @@ def attack_and_audit(
                 hospital=hospital,
                 round=number,
                 controls=controls,
+                views=multiplicity,
             )
-            audited.append((outcome, reconstruction, originals))
+            shown = originals[torch.arange(len(outcome.view)) * multiplicity + outcome.view]
+            audited.append((outcome, reconstruction, shown))
         attacks["realistic"] = [attack_figures(campaign.attack.name, "gradient", [outcome for outcome, *_ in audited])]
         columns = best_columns(audited, prepared.federated.val.images)
         title = f"{campaign.attack.name} attack on {prepared.dataset.name} at eps={prepared.config.eps:g}"
@@ -117,11 +127,12 @@ def attack_and_audit(
 
 
 def batch_of(prepared: Prepared, hospital: str, number: int) -> tuple[Tensor, Tensor]:
-    """Who was in a hospital's one step of round ``number``, replayed from its random stream, and who was not.
+    """Who was in a hospital's one step of round ``number``, replayed from its random streams, and who was not.
 
     Returns:
-        The images that were drawn, float32 (b, C, H, W), and up to b of the hospital's other images as controls: what
-        the reconstructions score against these is what chance scores.
+        The images that were drawn, as the model saw them: float32 (b * K, C, H, W) with K views of each. And up to b of
+        the hospital's other images as controls, in as many views: what the reconstructions score against these is what
+        chance scores.
     """
     index = next(i for i, plan in enumerate(prepared.plans) if plan.name == hospital)
     plan, records = prepared.plans[index], prepared.federated.hospitals[index].records
@@ -133,7 +144,23 @@ def batch_of(prepared: Prepared, hospital: str, number: int) -> tuple[Tensor, Te
     )
     drawn = torch.zeros(len(records), dtype=torch.bool)
     drawn[next(iter(batches))] = True
-    return records.images[drawn], records.images[~drawn][: int(drawn.sum())]
+    # A mirrored image that comes back mirrored shows its patient: what the model saw is what an attack can rebuild.
+    stream = augmentation_stream(prepared.config.seed, hospital, number)
+    originals, _ = _seen(prepared, records, drawn.nonzero().flatten(), stream)
+    others = (~drawn).nonzero().flatten()[: int(drawn.sum())]
+    controls, _ = _seen(prepared, records, others, generator(prepared.config.seed, "audit", hospital, number))
+    return originals, controls
+
+
+def _seen(prepared: Prepared, records: Records, rows: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The views of these records that a hospital takes when its random stream is ``stream``."""
+    return views(
+        records.images[rows],
+        records.labels[rows],
+        multiplicity=prepared.local.multiplicity,
+        augmentation=prepared.local.augmentation,
+        generator=stream,
+    )
 
 
 def protections(prepared: Prepared) -> list[Protection]:
@@ -176,8 +203,37 @@ def privacy_summary(prepared: Prepared) -> dict[str, Any]:
         "unit": "record",
         "adjacency": "add_remove",
         "accountant": config.privacy.accountant,
-        "noise": "simulated from the run's seed: repeatable, and so no protection by itself",
+        "noise": _SECURE if config.privacy.secure_noise else _SEEDED,
         "hospitals": [
             entry(plan, guarantee) for plan, guarantee in zip(prepared.plans, protections(prepared), strict=True)
         ],
     }
+
+
+def noise_summary(prepared: Prepared, clipped_sum: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The ``noise_to_resolution`` entry of the summary: each hospital's noise over the spacing of numbers beside it.
+
+    Args:
+        prepared: The run.
+        clipped_sum: By hospital, the smallest ratio that it reported (see :class:`simulations.execute.Course`).
+
+    Returns:
+        For each hospital ``float32_weights`` (what sending weights would have made of one step's noise),
+        ``float64_delta`` (what is really sent), ``clipped_sum``, and ``effectively_gaussian``: whether the last two are
+        at least 10. Without noise there is nothing to round off, and ``clipped_sum`` and ``effectively_gaussian`` are
+        None.
+    """
+    entries = []
+    for plan, (single, double) in zip(prepared.plans, resolution(prepared), strict=True):
+        summed = clipped_sum[plan.name]
+        private = plan.mechanism.noise_multiplier > 0
+        entries.append(
+            {
+                "name": plan.name,
+                "float32_weights": single,
+                "float64_delta": double,
+                "clipped_sum": summed,
+                "effectively_gaussian": min(summed, double) >= EFFECTIVELY_GAUSSIAN if private else None,
+            }
+        )
+    return entries

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -104,7 +105,9 @@ def _best_psnr(config: BudgetConfig, sigma: float) -> float:
 
 def _noise_to_float32(config: BudgetConfig, sigma: float) -> float:
     std = config.learning_rate * sigma * config.max_grad_norm / (config.sample_rate * config.records)
-    return noise_to_resolution(noise_std=min(std, LARGEST_FLOAT32), magnitude=config.largest_weight, dtype=np.float32)
+    return noise_to_resolution(
+        noise_std=min(std, LARGEST_FLOAT32), magnitude=config.largest_weight, dtype=torch.float32
+    )
 
 
 @dataclass(frozen=True)

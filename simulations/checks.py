@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 
 from hbdp_fed.adversary import ATTACKS
+from hbdp_fed.dpsgd import GRAD_MODES
+from hbdp_fed.dpsgd.optimizers import OPTIMIZERS
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.strategy import WEIGHTINGS
 from hbdp_fed.models import MODELS
 from hbdp_fed.privacy import ACCOUNTANTS
-from hbdp_fed.training import OPTIMIZERS, resolve_device
-from simulations.schema import RunConfig
+from hbdp_fed.training import AUGMENTATIONS, PRECISIONS, SCHEDULES, resolve_device
+from simulations.schema import RunConfig, TrainingConfig
 
 NO_ATTACK = "none"
 RECORDED = ("all", "probes")
@@ -33,10 +35,7 @@ def check(config: RunConfig) -> None:
     resolve_device(config.device)
     _known("privacy.accountant", config.privacy.accountant, ACCOUNTANTS)
     _known("model", config.model.name, MODELS)
-    _known("training.optimizer", config.training.optimizer, OPTIMIZERS)
-    if not 0 <= config.training.momentum < 1:
-        raise SettingError("training.momentum", f"must lie in [0, 1), got {config.training.momentum:g}")
-    _at_least("training.max_physical_batch", config.training.max_physical_batch, 1)
+    _check_training(config.training)
     _known("federation.weighting", config.federation.weighting, WEIGHTINGS)
     _known("federation.record", config.federation.record, RECORDED)
     if not (config.federation.round_timeout_s > 0 and math.isfinite(config.federation.round_timeout_s)):
@@ -47,6 +46,33 @@ def check(config: RunConfig) -> None:
     if not 0 < config.adversary.prior < 1:
         raise SettingError("adversary.prior", f"must lie strictly between 0 and 1, got {config.adversary.prior:g}")
     _check_engine(config)
+
+
+def _check_training(training: TrainingConfig) -> None:
+    """What needs no data set: rounds, learning rate and their like are checked once recipes have filled them in."""
+    for key, known in (
+        ("optimizer", OPTIMIZERS),
+        ("schedule", SCHEDULES),
+        ("augmentation", AUGMENTATIONS),
+        ("grad_mode", GRAD_MODES),
+        ("precision", PRECISIONS),
+    ):
+        _known(f"training.{key}", getattr(training, key), known)
+    for key in ("momentum", "warmup", "ema_decay"):
+        value = getattr(training, key)
+        if not 0 <= value < 1:
+            raise SettingError(f"training.{key}", f"must lie in [0, 1), got {value:g}")
+    if not 0 < training.final_fraction <= 1:
+        raise SettingError("training.final_fraction", f"must lie in (0, 1], got {training.final_fraction:g}")
+    if not (training.weight_decay >= 0 and math.isfinite(training.weight_decay)):
+        raise SettingError("training.weight_decay", f"must be a number of at least 0, got {training.weight_decay:g}")
+    _at_least("training.multiplicity", training.multiplicity, 1)
+    _at_least("training.max_physical_batch", training.max_physical_batch, 1)
+    if PRECISIONS[training.precision].compute is not None and training.grad_mode != "hbdp":
+        raise SettingError(
+            "training.precision",
+            f"{training.precision} needs training.grad_mode=hbdp; {training.grad_mode} takes float32 or float64",
+        )
 
 
 def _check_engine(config: RunConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from hbdp_fed.federation.server_app import ServerHooks, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import build_model, load_weights, save_weights
 from hbdp_fed.privacy import epsilon_schedule
-from hbdp_fed.training import OptimizerSettings, Utility, best_threshold, predict, utility
+from hbdp_fed.training import Utility, averaged, best_threshold, predict, utility
 from hbdp_fed.types import ModelUpdate, Weights
 from simulations.prepare import Prepared
 from simulations.probe import ProbeCampaign, recording_name
@@ -36,7 +36,7 @@ class Chosen:
 
     Attributes:
         round: Its number, from 1.
-        weights: The global weights after it, float32: the released model.
+        weights: The global weights after it, or their moving average, float32: the released model.
         threshold: The decision threshold chosen on the same validation images.
         validation: The figures there.
         history: Every round's number and figures on validation, each at the threshold best for it.
@@ -58,12 +58,15 @@ class Course:
         startup_s: Seconds until all hospitals had answered the roll-call.
         rounds_s: Seconds of all rounds and probes.
         client_compute_s: Seconds of the hospitals' own work in them, added up.
+        clipped_sum: By hospital, the smallest ratio of its noise to the spacing of the numbers that clipped gradients
+            were summed in, over all rounds and probes; NaN without noise.
     """
 
     answers: int
     startup_s: float
     rounds_s: float
     client_compute_s: float
+    clipped_sum: Mapping[str, float]
 
 
 @dataclass
@@ -80,6 +83,8 @@ class _Log:
     compute_s: float = 0.0
     rounds_done: int = 0
     best: Chosen | None = None
+    average: Weights = field(default_factory=dict)
+    clipped_sum: dict[str, float] = field(default_factory=dict)
     history: list[tuple[int, Utility]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -105,6 +110,8 @@ class _Log:
         for report in reports:
             self.answers += 1
             self.compute_s += report.seconds
+            ratio = report.noise_to_resolution
+            self.clipped_sum[report.hospital] = min(self.clipped_sum.get(report.hospital, ratio), ratio)
             eps_spent = self.spent[report.hospital](report.steps_spent)
             self.folder.append_round(
                 {
@@ -115,7 +122,10 @@ class _Log:
                     "records": report.records,
                     "records_seen": report.records_seen,
                     "loss": report.loss,
-                    "metrics": {"clipped_share": report.clipped_share},
+                    "metrics": {
+                        "clipped_share": report.clipped_share,
+                        "noise_to_resolution": report.noise_to_resolution,
+                    },
                     "seconds": report.seconds,
                     "bytes": report.bytes,
                     "eps_spent": eps_spent,
@@ -155,8 +165,11 @@ class _Log:
     def on_global(self, number: int, weights: Weights) -> None:
         self.folder.write_checkpoint(number, weights)
         if number == 0:
+            self.average = weights
             return
-        released = {name: value.float() for name, value in weights.items()}
+        # Training goes on from the weights themselves; the average is for release alone, and costs no budget.
+        self.average = averaged(self.average, weights, round=number, decay=self.prepared.config.training.ema_decay)
+        released = {name: value.float() for name, value in self.average.items()}
         load_weights(self.model, released)
         val = self.prepared.federated.val
         labels: npt.NDArray[np.int64] = val.labels.numpy()
@@ -231,6 +244,7 @@ def execute(
         startup_s=log.ready - log.started,
         rounds_s=ended - log.ready,
         client_compute_s=log.compute_s,
+        clipped_sum=log.clipped_sum,
     )
     return replace(log.best, history=log.history), course
 
@@ -249,16 +263,14 @@ def _settings(prepared: Prepared, sites: Path) -> AppSettings:
         sites=tuple(placed),
         rounds=hyper.rounds,
         local_steps=hyper.local_steps,
-        optimizer=OptimizerSettings(
-            name=config.training.optimizer,
-            learning_rate=hyper.learning_rate,
-            momentum=config.training.momentum,
-        ),
-        max_physical_batch=config.training.max_physical_batch,
+        local=prepared.local,
         weighting=config.federation.weighting,  # type: ignore[arg-type]
         device=config.device,
         threads=prepared.engine.threads_per_client,
         round_timeout_s=config.federation.round_timeout_s,
+        secure_noise=config.privacy.secure_noise,
+        # The audit has to know whose images an attack should have rebuilt.
+        replayable_batches=True,
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from hbdp_fed.data import FederatedDataset, ImageDataset, PartitionSettings, deal, load_dataset
@@ -15,11 +14,11 @@ from hbdp_fed.federation.engine import EngineSettings, default_workers
 from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.privacy import Accountant, plan_hospital
 from hbdp_fed.seeding import generator
-from hbdp_fed.training import resolve_device
-from hbdp_fed.types import HospitalPlan, ModelSpec, PrivacyBudget, Weights
+from hbdp_fed.training import LocalSettings, ScheduleSettings, optimizer_at, resolve_device
+from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBudget, Weights
 from simulations import checks, recipes
 from simulations.recipes import Hyperparameters
-from simulations.schema import DataConfig, ModelConfig, RunConfig
+from simulations.schema import DataConfig, ModelConfig, RunConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Prepared:
         dataset: The data set as it was loaded.
         federated: The same, dealt over the hospitals.
         hyper: The hyperparameters after recipes.
+        local: How every hospital trains.
         accountant: By which the budget is meant.
         plans: A plan a hospital, calibrated to all of its steps.
         architecture: The model to train.
@@ -44,6 +44,7 @@ class Prepared:
     dataset: ImageDataset
     federated: FederatedDataset
     hyper: Hyperparameters
+    local: LocalSettings
     accountant: Accountant
     plans: tuple[HospitalPlan, ...]
     architecture: ModelSpec
@@ -102,6 +103,7 @@ def prepare(config: RunConfig) -> Prepared:
         dataset=dataset,
         federated=federated,
         hyper=hyper,
+        local=_local_settings(config.training, hyper),
         accountant=accountant,
         plans=plans,
         architecture=architecture,
@@ -117,23 +119,47 @@ def prepare(config: RunConfig) -> Prepared:
     )
 
 
+def _local_settings(training: TrainingConfig, hyper: Hyperparameters) -> LocalSettings:
+    return LocalSettings(
+        optimizer=OptimizerSettings(
+            name=training.optimizer,
+            learning_rate=hyper.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        ),
+        schedule=ScheduleSettings(
+            name=training.schedule, warmup=training.warmup, final_fraction=training.final_fraction
+        ),
+        augmentation=training.augmentation,
+        multiplicity=training.multiplicity,
+        grad_mode=training.grad_mode,
+        precision=training.precision,
+        max_physical_batch=training.max_physical_batch,
+    )
+
+
 def resolution(prepared: Prepared) -> list[tuple[float, float]]:
     """A hospital's noise in one step's weight change over the resolution at the largest starting weight.
+
+    The step is one of plain SGD, at the smallest learning rate of the whole training. The Adam family has no such
+    figure before training: it stretches the noise where the gradient is small and shrinks it where it is large.
 
     Returns:
         A pair a hospital: against float32 (what sending float32 weights would have rounded to) and against float64
         (what is really sent).
     """
     largest = max(float(value.abs().max()) for value in prepared.initial.values())
+    planned = prepared.hyper.rounds * prepared.hyper.local_steps
+    rate = min(optimizer_at(prepared.local, step / planned).learning_rate for step in range(planned + 1))
     ratios = []
     for plan in prepared.plans:
         m = plan.mechanism
         clip = m.max_grad_norm if m.noise_multiplier > 0 else 0.0
-        std = prepared.hyper.learning_rate * m.noise_multiplier * clip / plan.expected_batch
+        std = rate * m.noise_multiplier * clip / plan.expected_batch
         ratios.append(
             (
-                noise_to_resolution(noise_std=std, magnitude=largest, dtype=np.float32),
-                noise_to_resolution(noise_std=std, magnitude=largest, dtype=np.float64),
+                noise_to_resolution(noise_std=std, magnitude=largest, dtype=torch.float32),
+                noise_to_resolution(noise_std=std, magnitude=largest, dtype=torch.float64),
             )
         )
     return ratios

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hbdp_fed.adversary import REALISTIC, ProbingAttack
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.seeding import generator
+from hbdp_fed.training import optimizer_at
 from hbdp_fed.types import HospitalPlan, ModelSpec, ModelUpdate, Observation, PublicSideInformation, Weights
 from simulations.prepare import Prepared
 
@@ -76,6 +77,7 @@ class ProbeCampaign:
         return PublicSideInformation(
             images=self.prepared.federated.val.images,
             mechanism=plan.mechanism,
-            learning_rate=self.prepared.hyper.learning_rate,
+            # A probe comes after training, where the schedule's last value holds.
+            optimizer=optimizer_at(self.prepared.local, 1.0),
             expected_batch=plan.expected_batch,
         )

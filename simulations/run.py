@@ -18,7 +18,7 @@ from hbdp_fed.adversary import build_attack
 from hbdp_fed.audit import render_report
 from hbdp_fed.errors import HospitalFailure, UserError
 from hbdp_fed.models import weights_sha256
-from simulations.assess import FIGURE, attack_and_audit, measure_utility, privacy_summary
+from simulations.assess import FIGURE, attack_and_audit, measure_utility, noise_summary, privacy_summary
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
 from simulations.prepare import Prepared, prepare, resolution
@@ -124,11 +124,8 @@ def _train_and_assess(
         "utility_per_hospital": per_hospital,
         "risk": risk.summary,
         "participation": {"expected": expected, "completed": course.answers, "failed": expected - course.answers},
-        "hyperparameters": vars(prepared.hyper),
-        "noise_to_resolution": [
-            {"name": plan.name, "float32_weights": single, "float64_delta": double}
-            for plan, (single, double) in zip(prepared.plans, resolution(prepared), strict=True)
-        ],
+        "hyperparameters": {**vars(prepared.config.training), **vars(prepared.hyper)},
+        "noise_to_resolution": noise_summary(prepared, course.clipped_sum),
         "engine": vars(engine),
         "time": {
             "total_s": time.perf_counter() - started,

@@ -61,6 +61,13 @@ class CnnConfig(ModelConfig):
 
 
 @dataclass
+class ResNet9Config(ModelConfig):
+    """Options of ResNet-9."""
+
+    width: int = 64
+
+
+@dataclass
 class EngineConfig:
     """How the federation is run on this machine."""
 
@@ -82,9 +89,10 @@ class PartitionConfig:
 
 @dataclass
 class PrivacyConfig:
-    """How epsilon is counted."""
+    """How epsilon is counted, and where the noise comes from."""
 
     accountant: str = "rdp"
+    secure_noise: bool = False
 
 
 @dataclass
@@ -98,6 +106,15 @@ class TrainingConfig:
     max_grad_norm: float | None = None
     optimizer: str = "sgd"
     momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup: float = 0.0
+    final_fraction: float = 0.01
+    augmentation: str = "none"
+    multiplicity: int = 1
+    ema_decay: float = 0.0
+    grad_mode: str = "hbdp"
+    precision: str = "float32"
     max_physical_batch: int = 256
 
 
@@ -169,4 +186,5 @@ def register() -> None:
     store.store(group="data", name="phantom_schema", node=PhantomConfig)
     store.store(group="data", name="medmnist_schema", node=MedMnistConfig)
     store.store(group="model", name="cnn_schema", node=CnnConfig)
+    store.store(group="model", name="resnet9_schema", node=ResNet9Config)
     store.store(group="engine", name="engine_schema", node=EngineConfig)

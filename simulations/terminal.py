@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 from hbdp_fed.types import HospitalPlan
 
 _PLAN_ROWS = 20
+_NAMED = 5
 _LOG_WIDTH = 120
 
 
@@ -110,7 +112,7 @@ class _Lines:
 
 
 def show_result(console: Console, summary: Mapping[str, Any]) -> None:
-    """The final table: utility, epsilon, and risk under each threat model."""
+    """The final table: utility, epsilon, what float numbers left of the noise, and risk under each threat model."""
     privacy, utility, risk = summary["privacy"], summary["utility"], summary["risk"]
     title = f"{summary['dataset']}, {summary['model']}, {summary['clients']} hospitals, eps={_number(privacy['eps'])}"
     table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
@@ -122,6 +124,8 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
     )
     rdp, tight = (_largest(hospital[name] for hospital in privacy["hospitals"]) for name in ("eps_rdp", "eps_tight"))
     table.add_row("epsilon spent", f"{rdp} by RDP, in truth at most {tight} (delta {privacy['delta']:g})")
+    for line in _noise_lines(summary["noise_to_resolution"]):
+        table.add_row("noise/resolution", line)
     for name, entry in risk.items():
         table.add_row(f"risk, {name.replace('_', ' ')}", _bound_line(entry))
         for attack in entry["attacks"]:
@@ -132,6 +136,22 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
 
 def _largest(values: Iterable[float | str]) -> str:
     return _number(max(math.inf if value == "inf" else float(value) for value in values))
+
+
+def _noise_lines(hospitals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    noisy = [hospital for hospital in hospitals if hospital["effectively_gaussian"] is not None]
+    if not noisy:
+        yield "no noise"
+        return
+    summed, sent = (min(float(hospital[name]) for hospital in noisy) for name in ("clipped_sum", "float64_delta"))
+    yield f"at least {summed:.3g} in the clipped sums, {sent:.3g} in the updates sent"
+    coarse = [hospital["name"] for hospital in noisy if not hospital["effectively_gaussian"]]
+    if coarse:
+        names = ", ".join(coarse[:_NAMED]) + (f" and {len(coarse) - _NAMED} more" if len(coarse) > _NAMED else "")
+        yield (
+            f"WARNING: below {EFFECTIVELY_GAUSSIAN:g} at {names}: the noise is not effectively Gaussian and can be "
+            "rounded off; training.precision=float64 restores it"
+        )
 
 
 def _bound_line(entry: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hbdp_fed.seeding import batch_stream, generator, noise_stream, stream_seed
+from hbdp_fed.seeding import augmentation_stream, batch_stream, generator, noise_stream, stream_seed
 
 
 def test_a_stream_depends_on_its_name_alone() -> None:
@@ -20,6 +20,6 @@ def test_every_part_of_the_name_matters() -> None:
     assert all(0 <= stream_seed(*name) < 2**63 for name in names)
 
 
-def test_batches_and_noise_of_a_round_come_from_different_streams() -> None:
-    batches, noise = batch_stream(0, "hospital-01", 4), noise_stream(0, "hospital-01", 4)
-    assert batches.initial_seed() != noise.initial_seed()
+def test_the_draws_of_a_round_come_from_different_streams() -> None:
+    streams = [stream(0, "hospital-01", 4) for stream in (batch_stream, noise_stream, augmentation_stream)]
+    assert len({stream.initial_seed() for stream in streams}) == 3

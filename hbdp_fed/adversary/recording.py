@@ -22,6 +22,7 @@ from hbdp_fed.types import (
     ModelSpec,
     ModelUpdate,
     Observation,
+    OptimizerSettings,
     PublicSideInformation,
     Reconstruction,
     ThreatModel,
@@ -50,7 +51,7 @@ def save_observation(observation: Observation, folder: Path, name: str) -> None:
         "public": {
             "images": _save_shared({"images": public.images}, folder, "public"),
             "mechanism": public.mechanism,
-            "learning_rate": public.learning_rate,
+            "optimizer": public.optimizer,
             "expected_batch": public.expected_batch,
         },
     }
@@ -76,7 +77,7 @@ def load_observation(folder: Path, name: str) -> Observation:
                 images=read_weights(folder / f"{public['images']}.safetensors")["images"],
                 # An infinite clipping norm is written as "inf".
                 mechanism=DpSgdParams(**{**mechanism, "max_grad_norm": float(mechanism["max_grad_norm"])}),
-                learning_rate=public["learning_rate"],
+                optimizer=OptimizerSettings(**public["optimizer"]),
                 expected_batch=public["expected_batch"],
             ),
         )

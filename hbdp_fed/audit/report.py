@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
+
 _COLOURS = {"auroc": "#1b5e9b", "mcc": "#b26a00"}
 _NAMES = {"auroc": "AUROC", "mcc": "MCC"}
 
@@ -40,7 +42,17 @@ def render_report(
         title=f"{summary['dataset']} under epsilon {show_number(summary['privacy']['eps'])}",
         summary=summary,
         attacks=attacks,
-        hospitals=list(zip(summary["privacy"]["hospitals"], summary["utility_per_hospital"], strict=True)),
+        hospitals=list(
+            zip(
+                summary["privacy"]["hospitals"],
+                summary["noise_to_resolution"],
+                summary["utility_per_hospital"],
+                strict=True,
+            )
+        ),
+        # Unknown, where there is no noise, is no reason for a warning.
+        coarse=[entry["name"] for entry in summary["noise_to_resolution"] if entry["effectively_gaussian"] is False],
+        threshold=EFFECTIVELY_GAUSSIAN,
         reconstructions=None if reconstructions is None else base64.b64encode(reconstructions).decode(),
         training=base64.b64encode(training_figure(history)).decode() if history else None,
     )

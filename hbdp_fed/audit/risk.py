@@ -40,6 +40,7 @@ class ProbeOutcome:
         baseline: float32 (N,), the best guess's SSIM.
         nearest_public: int64 (N,), the public image with the highest SSIM.
         success: bool (N,).
+        view: int64 (N,), which of the record's views the other fields are about: the one that was rebuilt best.
         control_success: bool (Nc,), the same for the control records, which were not in the batch; may be empty.
         details: The attack's own figures.
     """
@@ -52,6 +53,7 @@ class ProbeOutcome:
     baseline: Tensor
     nearest_public: Tensor
     success: Tensor
+    view: Tensor
     control_success: Tensor
     details: Mapping[str, float] = field(default_factory=dict)
 
@@ -109,6 +111,7 @@ class _Comparison:
     baseline: Tensor
     nearest_public: Tensor
     success: Tensor
+    view: Tensor
 
 
 def audit_probe(
@@ -119,20 +122,25 @@ def audit_probe(
     hospital: str,
     round: int,
     controls: Tensor | None = None,
+    views: int = 1,
 ) -> ProbeOutcome:
     """Hold a reconstruction against the truth.
 
     Args:
         reconstruction: What the attack claims.
-        originals: float (N, C, H, W) in [0, 1], the records that were in the batch; N may be 0.
+        originals: float (N * K, C, H, W) in [0, 1], the records that were in the batch, as the model saw them: rows
+            r * K to r * K + K - 1 hold record r's K views. N may be 0.
         public: float (P, C, H, W) in [0, 1], the images that the adversary had anyway.
         hospital: Whose batch.
         round: Of the observation.
-        controls: float (Nc, C, H, W) in [0, 1], private records that were not in the batch, best about as many: what
-            they score is what chance and a smooth guess score.
+        controls: float (Nc * K, C, H, W) in [0, 1], private records that were not in the batch, best about as many and
+            in as many views: what they score is what chance and a smooth guess score.
+        views: K, at least 1. A patient is recognised in any view: a record counts by the one that was rebuilt best.
     """
-    found = _compare(reconstruction.images, originals, public)
-    control = _compare(reconstruction.images, originals[:0] if controls is None else controls, public)
+    found = _best_views(_compare(reconstruction.images, originals, public), views)
+    control = _best_views(
+        _compare(reconstruction.images, originals[:0] if controls is None else controls, public), views
+    )
     return ProbeOutcome(
         hospital=hospital,
         round=round,
@@ -142,6 +150,7 @@ def audit_probe(
         baseline=found.baseline,
         nearest_public=found.nearest_public,
         success=found.success,
+        view=found.view,
         control_success=control.success,
         details=dict(reconstruction.details),
     )
@@ -165,7 +174,19 @@ def _compare(reconstructions: Tensor, records: Tensor, public: Tensor) -> _Compa
         nearest_public=baselines.nearest_index,
         # A comparison with NaN is false: a record without a reconstruction is no success.
         success=(ssim > SSIM_THRESHOLD) & (ssim > baselines.best),
+        view=torch.zeros(len(records), dtype=torch.int64),
     )
+
+
+def _best_views(comparison: _Comparison, views: int) -> _Comparison:
+    """From a comparison of every view (N * K rows) to one of every record: successes first, then by SSIM."""
+    if views == 1:
+        return comparison
+    rank = comparison.success.float() * 10 + comparison.ssim.nan_to_num(nan=-2.0)
+    view = rank.view(-1, views).argmax(dim=1)
+    rows = torch.arange(len(view)) * views + view
+    chosen = {name: value[rows] for name, value in vars(comparison).items()}
+    return _Comparison(**{**chosen, "view": view})
 
 
 def attack_figures(name: str, surface: Surface, outcomes: Sequence[ProbeOutcome]) -> AttackFigures:

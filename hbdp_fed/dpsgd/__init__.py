@@ -1,19 +1,25 @@
 """The DP-SGD step: Poisson sampling, per-record clipping, noise. Training and the adversary both build on it."""
 
-from hbdp_fed.dpsgd.clipping import (
-    GradientSum,
-    Summer,
-    clip_factors,
-    clipped_summer,
-    plain_summer,
-    record_losses,
+from hbdp_fed.dpsgd.clipping import GradientSum, Summer, clip_factors
+from hbdp_fed.dpsgd.grad_modes import GRAD_MODES, clipped_summer, plain_summer
+from hbdp_fed.dpsgd.losses import RecordLoss, record_losses
+from hbdp_fed.dpsgd.noise import (
+    EFFECTIVELY_GAUSSIAN,
+    NoiseSource,
+    gaussian_noise,
+    noise_to_resolution,
+    secure_noise,
+    seeded_noise,
 )
-from hbdp_fed.dpsgd.noise import gaussian_noise, noise_to_resolution
 from hbdp_fed.dpsgd.sampling import poisson_batches
 from hbdp_fed.dpsgd.step import StepGradient, dp_sgd_gradient, make_summer
 
 __all__ = [
+    "EFFECTIVELY_GAUSSIAN",
+    "GRAD_MODES",
     "GradientSum",
+    "NoiseSource",
+    "RecordLoss",
     "StepGradient",
     "Summer",
     "clip_factors",
@@ -25,4 +31,6 @@ __all__ = [
     "plain_summer",
     "poisson_batches",
     "record_losses",
+    "secure_noise",
+    "seeded_noise",
 ]

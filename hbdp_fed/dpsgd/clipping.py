@@ -1,20 +1,16 @@
-"""Per-record gradients, their norms, and the sum of the clipped ones.
+"""What every way of computing clipped gradients has in common: what goes in, what comes out, and the micro-batches.
 
-Opacus computes the per-record gradients; the clipping is written out here because its result has to leave in float64,
-where noise far below the last bit of a float32 survives.
+How the gradients of single records are computed is the business of :mod:`hbdp_fed.dpsgd.grad_modes`.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from opacus import GradSampleModule
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hbdp_fed.types import Weights
 
@@ -24,8 +20,9 @@ class GradientSum:
     """The sum over a batch of its records' (clipped) gradients of the loss.
 
     Attributes:
-        total: By parameter name, float64, on the model's device. Zeros for an empty batch.
-        norms: float32 (b,), every record's gradient norm before clipping (empty where nothing is clipped).
+        total: By parameter name, float64, on the model's device. Zeros for an empty batch. Fresh tensors, which the
+            caller may change in place.
+        norms: (b,), every record's gradient norm before clipping (empty where nothing is clipped).
         loss: The sum of the records' losses.
         num_records: b, the number of records in the batch.
     """
@@ -37,12 +34,30 @@ class GradientSum:
 
 
 Summer = Callable[[Tensor, Tensor], GradientSum]
-"""Maps images (b, C, H, W) and labels (b,) to the sum of their gradients; b may be 0."""
+"""Maps images and labels to the sum of their records' gradients.
+
+With a multiplicity of K, row r * K + k of both holds view k of record r: images (b * K, C, *spatial), labels (b * K,)
+or (b * K, *spatial). A record's gradient is the mean over its K views. b may be 0.
+"""
 
 
-def record_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each record, (b,), from logits (b, K) and int64 labels (b,)."""
-    return functional.cross_entropy(logits, labels, reduction="none")
+@dataclass(frozen=True)
+class PartSum:
+    """The same for a micro-batch, in the precision that it was computed in.
+
+    Attributes:
+        sums: By parameter name; names without any gradient may be missing.
+        norms: (b,), or empty where nothing is clipped.
+        loss: Scalar: the sum of the records' losses.
+    """
+
+    sums: Weights
+    norms: Tensor
+    loss: Tensor
+
+
+MicroBatch = Callable[[Tensor, Tensor], PartSum]
+"""Sums the gradients of at least one record, all at once."""
 
 
 def clip_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
@@ -55,85 +70,57 @@ def clip_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
     return torch.where(torch.isfinite(norms), factors, torch.zeros_like(factors))
 
 
-def clipped_summer(model: nn.Module, *, max_grad_norm: float, max_physical_batch: int) -> Summer:
-    """A function that sums a batch's gradients, each record's clipped to ``max_grad_norm`` first.
-
-    The norm of each term is at most ``max_grad_norm`` up to float32's relative rounding of about 1e-7.
-
-    Args:
-        model: A model without layers that mix records (no batch normalisation). It is wrapped by Opacus: build a new
-            one for another use.
-        max_grad_norm: C, positive and finite.
-        max_physical_batch: How many records are differentiated at once, at least 1; bounds the memory and changes
-            nothing else but the order of the float64 summation.
-
-    Raises:
-        ValueError: if the model has layers or parameters that Opacus cannot clip per record.
-    """
+def check_max_grad_norm(max_grad_norm: float) -> None:
+    """Refuse a clipping norm that does not clip."""
     if not (max_grad_norm > 0 and math.isfinite(max_grad_norm)):
         raise ValueError(f"max_grad_norm must be positive and finite, got {max_grad_norm}")
-    try:
-        wrapped = GradSampleModule(model, loss_reduction="sum", strict=True)
-    except NotImplementedError as error:
-        raise ValueError(f"this model cannot be trained with per-record clipping: {error}") from error
-    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
 
-    def micro_batch(images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor, float]:
-        wrapped.zero_grad(set_to_none=True)
-        with warnings.catch_warnings():
-            # The images need no gradient of their own, which is what this warning of the hooks is about.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            loss = record_losses(wrapped(images), labels).sum()
-            loss.backward()
-        gradients = {name: _per_record_gradient(value) for name, value in parameters.items()}
-        norms = torch.stack([g.flatten(start_dim=1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
-        factors = clip_factors(norms, max_grad_norm)
-        # 0 times inf is nan: a record whose gradient overflowed has to be emptied, not only weighted with zero.
-        if not bool(torch.isfinite(norms).all()):
-            gradients = {name: g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for name, g in gradients.items()}
-        sums = {name: torch.einsum("n,n...->...", factors, g).double() for name, g in gradients.items()}
-        wrapped.zero_grad(set_to_none=True)
-        return sums, norms.detach(), float(loss.detach())
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training moves, by name; a shared one has its first name."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def in_micro_batches(part: MicroBatch, model: nn.Module, *, max_physical_batch: int, multiplicity: int) -> Summer:
+    """Cut batches into parts of whole records and add up, in float64, what ``part`` makes of each.
+
+    Args:
+        part: Computes one micro-batch.
+        model: Gives the names, shapes and device of the sums.
+        max_physical_batch: Rows differentiated at once, at least 1; bounds the memory and changes nothing else but the
+            order of the float64 summation. A record's views stay together even where there are more of them.
+        multiplicity: K, the views of a record, at least 1.
+    """
+    if multiplicity < 1:
+        raise ValueError(f"multiplicity must be at least 1, got {multiplicity}")
+    if max_physical_batch < 1:
+        raise ValueError(f"max_physical_batch must be at least 1, got {max_physical_batch}")
+    parameters = trainable(model)
+    rows_at_once = max(1, max_physical_batch // multiplicity) * multiplicity
 
     def summer(images: Tensor, labels: Tensor) -> GradientSum:
-        total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in parameters.items()}
+        if len(labels) % multiplicity:
+            raise ValueError(f"{len(labels)} rows are not a multiple of the multiplicity {multiplicity}")
+        total: dict[str, Tensor] = {}
         norms: list[Tensor] = []
-        loss = 0.0
-        for start in range(0, len(labels), max_physical_batch):
-            part = slice(start, start + max_physical_batch)
-            sums, part_norms, part_loss = micro_batch(images[part], labels[part])
-            for name, value in sums.items():
-                total[name] += value
-            norms.append(part_norms)
-            loss += part_loss
-        all_norms = torch.cat(norms) if norms else torch.zeros(0, device=images.device)
-        return GradientSum(total=total, norms=all_norms, loss=loss, num_records=len(labels))
-
-    return summer
-
-
-def _per_record_gradient(parameter: nn.Parameter) -> Tensor:
-    """What Opacus' hooks left behind for one parameter: (b, *shape)."""
-    gradient: Tensor = parameter.grad_sample  # type: ignore[attr-defined]
-    return gradient
-
-
-def plain_summer(model: nn.Module, *, max_physical_batch: int) -> Summer:
-    """The non-private control: the sum of a batch's gradients without clipping, by ordinary back-propagation."""
-    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-
-    def summer(images: Tensor, labels: Tensor) -> GradientSum:
-        total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in parameters.items()}
-        loss_sum = 0.0
-        for start in range(0, len(labels), max_physical_batch):
-            part = slice(start, start + max_physical_batch)
-            loss = record_losses(model(images[part]), labels[part]).sum()
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            for name, value in zip(parameters, gradients, strict=True):
-                total[name] += value.double()
-            loss_sum += float(loss.detach())
+        losses: list[Tensor] = []
+        for start in range(0, len(labels), rows_at_once):
+            rows = slice(start, start + rows_at_once)
+            found = part(images[rows], labels[rows])
+            for name, value in found.sums.items():
+                total[name] = total[name].add_(value) if name in total else value.detach().to(torch.float64, copy=True)
+            norms.append(found.norms)
+            losses.append(found.loss.detach().double())
         return GradientSum(
-            total=total, norms=torch.zeros(0, device=images.device), loss=loss_sum, num_records=len(labels)
+            # In the model's order, on which the order of the noise depends.
+            total={
+                name: total[name] if name in total else torch.zeros_like(value, dtype=torch.float64)
+                for name, value in parameters.items()
+            },
+            norms=torch.cat(norms) if norms else torch.zeros(0, device=images.device),
+            # Read once a batch: on a GPU every reading waits for all the work before it.
+            loss=float(torch.stack(losses).sum()) if losses else 0.0,
+            num_records=len(labels) // multiplicity,
         )
 
     return summer

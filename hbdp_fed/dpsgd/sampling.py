@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import Tensor
 
 
@@ -25,8 +24,5 @@ def poisson_batches(
     Yields:
         Ascending int64 indices in [0, N), of shape (b,) with b from 0 to N.
     """
-    sampler = UniformWithReplacementSampler(
-        num_samples=num_records, sample_rate=sample_rate, generator=generator, steps=steps
-    )
-    for indices in sampler:
-        yield torch.tensor(indices, dtype=torch.int64)
+    for _ in range(steps):
+        yield (torch.rand(num_records, generator=generator) < sample_rate).nonzero().flatten()

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hbdp_fed.dpsgd.clipping import Summer, clipped_summer, plain_summer
-from hbdp_fed.dpsgd.noise import gaussian_noise
+from hbdp_fed.dpsgd.clipping import Summer
+from hbdp_fed.dpsgd.grad_modes import clipped_summer, plain_summer
+from hbdp_fed.dpsgd.losses import RecordLoss, record_losses
+from hbdp_fed.dpsgd.noise import NoiseSource, noise_to_resolution
 from hbdp_fed.types import DpSgdParams, Weights
 
 
@@ -22,19 +24,46 @@ class StepGradient:
         batch_size: How many records the Poisson batch held.
         loss: Mean loss of the batch; NaN for an empty one.
         clipped_share: Which share of the batch was really clipped, in [0, 1]; NaN for an empty batch or no clipping.
+        noise_to_resolution: The noise's standard deviation over the spacing of the numbers in which the clipped
+            gradients were summed, at the largest coordinate of the noisy sum (so a function of what is released
+            anyway). The sum lies on that grid: noise well below the spacing can be rounded off by whoever knows it.
+            NaN without noise.
     """
 
     gradient: Weights
     batch_size: int
     loss: float
     clipped_share: float
+    noise_to_resolution: float
 
 
-def make_summer(model: nn.Module, mechanism: DpSgdParams, *, max_physical_batch: int) -> Summer:
-    """The gradient sum that ``mechanism`` asks for: clipped record by record, or plain where nothing is clipped."""
+def make_summer(
+    model: nn.Module,
+    mechanism: DpSgdParams,
+    *,
+    max_physical_batch: int,
+    multiplicity: int = 1,
+    grad_mode: str = "hbdp",
+    compute_dtype: torch.dtype | None = None,
+    loss: RecordLoss = record_losses,
+) -> Summer:
+    """The gradient sum that ``mechanism`` asks for: clipped record by record, or plain where nothing is clipped.
+
+    The arguments are those of :func:`hbdp_fed.dpsgd.clipped_summer`; ``grad_mode`` is unused where nothing is clipped.
+    """
     if math.isfinite(mechanism.max_grad_norm):
-        return clipped_summer(model, max_grad_norm=mechanism.max_grad_norm, max_physical_batch=max_physical_batch)
-    return plain_summer(model, max_physical_batch=max_physical_batch)
+        return clipped_summer(
+            model,
+            max_grad_norm=mechanism.max_grad_norm,
+            max_physical_batch=max_physical_batch,
+            multiplicity=multiplicity,
+            grad_mode=grad_mode,
+            compute_dtype=compute_dtype,
+            loss=loss,
+        )
+    return plain_summer(
+        model, max_physical_batch=max_physical_batch, multiplicity=multiplicity, compute_dtype=compute_dtype, loss=loss
+    )
 
 
 def dp_sgd_gradient(
@@ -44,7 +73,8 @@ def dp_sgd_gradient(
     *,
     mechanism: DpSgdParams,
     expected_batch: float,
-    noise_generator: torch.Generator,
+    noise: NoiseSource,
+    sum_dtype: torch.dtype = torch.float32,
 ) -> StepGradient:
     """The noisy mean gradient of one Poisson batch (Abadi et al. 2016, algorithm 1).
 
@@ -53,24 +83,35 @@ def dp_sgd_gradient(
 
     Args:
         summer: From :func:`make_summer` with the same ``mechanism``.
-        images: float32 (b, C, H, W) in [0, 1]; b may be 0.
-        labels: int64 (b,).
+        images: (b * K, C, *spatial) in [0, 1]; b may be 0.
+        labels: int64 (b * K,) or (b * K, *spatial).
         mechanism: sigma and C; the noise has standard deviation sigma * C on the sum.
         expected_batch: q times the number of records, positive.
-        noise_generator: A CPU generator.
+        noise: Where the noise comes from; drawn for an empty batch, too.
+        sum_dtype: The precision that ``summer`` sums in, for ``noise_to_resolution`` alone.
     """
     summed = summer(images, labels)
-    total = dict(summed.total)
-    if mechanism.noise_multiplier > 0:
-        std = mechanism.noise_multiplier * mechanism.max_grad_norm
-        for name, noise in gaussian_noise(total, std=std, generator=noise_generator).items():
-            total[name] = total[name] + noise
+    total = summed.total
+    std = mechanism.noise_multiplier * mechanism.max_grad_norm if mechanism.noise_multiplier > 0 else 0.0
+    if std > 0:
+        for value in total.values():
+            value += noise(value.shape, value.device).mul_(std)
+    ratio = noise_to_resolution(noise_std=std, magnitude=_largest(total), dtype=sum_dtype) if std > 0 else math.nan
+    for value in total.values():
+        value /= expected_batch
     b = summed.num_records
     return StepGradient(
-        gradient={name: value / expected_batch for name, value in total.items()},
+        gradient=total,
         batch_size=b,
         loss=summed.loss / b if b else math.nan,
         clipped_share=float((summed.norms > mechanism.max_grad_norm).double().mean())
         if len(summed.norms)
         else math.nan,
+        noise_to_resolution=ratio,
     )
+
+
+def _largest(total: Weights) -> float:
+    """The largest absolute coordinate."""
+    extremes = [torch.stack(torch.aminmax(value)) for value in total.values()]
+    return float(torch.cat(extremes).abs().max())

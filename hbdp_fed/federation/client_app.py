@@ -22,9 +22,9 @@ from hbdp_fed.federation.codec import (
     parse_request,
     reply_content,
 )
+from hbdp_fed.federation.randomness import round_randomness
 from hbdp_fed.federation.settings import AppSettings, Site, resolved_settings
-from hbdp_fed.seeding import batch_stream, noise_stream
-from hbdp_fed.training import resolve_device, train_locally
+from hbdp_fed.training import resolve_device, round_progress, train_locally
 from hbdp_fed.types import ModelUpdate
 
 _PARTITION = "partition-id"
@@ -78,6 +78,7 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, state: Reco
     name, mechanism = site.plan.name, site.plan.mechanism
     steps_spent = charge_ledger(state, round=request.round, steps=request.steps, planned=mechanism.steps)
     records = _own_records(site.shard)
+    randomness = round_randomness(settings, name, request.round)
     result = train_locally(
         architecture=request.architecture,
         weights=request.weights,
@@ -85,10 +86,11 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, state: Reco
         labels=records.labels,
         mechanism=mechanism,
         steps=request.steps,
-        optimizer=settings.optimizer,
-        max_physical_batch=settings.max_physical_batch,
-        batch_generator=batch_stream(settings.seed, name, request.round),
-        noise_generator=noise_stream(settings.seed, name, request.round),
+        settings=settings.local,
+        progress=round_progress(request.round, rounds=settings.rounds, local_steps=settings.local_steps),
+        noise=randomness.noise,
+        batch_generator=randomness.batches,
+        augmentation_generator=randomness.augmentation,
         device=resolve_device(settings.device),
     )
     update = ModelUpdate(hospital=name, round=request.round, delta=result.delta, num_records=len(records))
@@ -102,6 +104,7 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, state: Reco
         steps_spent=steps_spent,
         loss=result.loss,
         clipped_share=result.clipped_share,
+        noise_to_resolution=result.noise_to_resolution,
         seconds=time.perf_counter() - started,
         bytes=0,
     )

@@ -35,7 +35,8 @@ class TrainRequest:
 class RoundReport:
     """What a hospital tells about a round besides its update.
 
-    None of this is covered by the differential privacy of the update: in a simulation it is the experimenter's view.
+    Nearly none of this is covered by the differential privacy of the update: in a simulation it is the experimenter's
+    view.
 
     Attributes:
         hospital: Its name.
@@ -47,6 +48,8 @@ class RoundReport:
         steps_spent: Steps taken so far, this round included.
         loss: Mean training loss; NaN when every batch was empty.
         clipped_share: Share of records whose gradient was clipped; NaN without clipping.
+        noise_to_resolution: The smallest ratio of the noise to the spacing of the numbers that a step's clipped
+            gradients were summed in; NaN without noise. A function of the noisy sums, and of nothing else.
         seconds: The hospital's own computing time.
         bytes: Size of the update as it travelled.
     """
@@ -60,6 +63,7 @@ class RoundReport:
     steps_spent: int
     loss: float
     clipped_share: float
+    noise_to_resolution: float
     seconds: float
     bytes: int
 
@@ -124,6 +128,7 @@ def reply_content(update: ModelUpdate, report: RoundReport) -> RecordDict:
                     "steps_spent": report.steps_spent,
                     "loss": report.loss,
                     "clipped_share": report.clipped_share,
+                    "noise_to_resolution": report.noise_to_resolution,
                     "seconds": report.seconds,
                     "bytes": arrays.count_bytes(),
                 }
@@ -160,6 +165,7 @@ def parse_reply(message: Message) -> tuple[ModelUpdate, RoundReport]:
         steps_spent=int(figure("steps_spent")),
         loss=figure("loss"),
         clipped_share=figure("clipped_share"),
+        noise_to_resolution=figure("noise_to_resolution"),
         seconds=figure("seconds"),
         bytes=int(figure("bytes")),
     )

@@ -9,7 +9,7 @@ from flwr.app import Context
 from pydantic import TypeAdapter
 
 from hbdp_fed.strict_json import dumps
-from hbdp_fed.training import OptimizerSettings
+from hbdp_fed.training import LocalSettings
 from hbdp_fed.types import HospitalPlan
 
 RUN_CONFIG_KEY = "settings"
@@ -34,17 +34,20 @@ class AppSettings:
     """The resolved settings of one federation.
 
     Attributes:
-        seed: The run's seed, from which every random stream of the simulation derives.
+        seed: The run's seed, from which the random streams of a simulation derive.
         delta: The budget's delta, the same at every hospital.
         sites: The hospitals in their fixed order: hospital i is Flower's partition i.
         rounds: Training rounds.
         local_steps: DP-SGD steps a hospital takes in a training round.
-        optimizer: The local optimiser.
-        max_physical_batch: Records differentiated at once.
+        local: How a hospital trains.
         weighting: Weight of a hospital in the average: its number of records, or the same for all.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: PyTorch threads of a hospital; another number gives other bits.
         round_timeout_s: How long the server waits for a round's answers, in seconds.
+        secure_noise: Whether the noise comes from a generator that nobody can repeat. Seeded noise protects nobody:
+            it is for simulations that have to give the same bits again.
+        replayable_batches: Whether the seed also tells who is in a batch, and in which view. For simulations, whose
+            audit has to know. The guarantee counts on batches that nobody knows.
     """
 
     seed: int
@@ -52,12 +55,13 @@ class AppSettings:
     sites: tuple[Site, ...]
     rounds: int
     local_steps: int
-    optimizer: OptimizerSettings
-    max_physical_batch: int
+    local: LocalSettings
     weighting: Literal["records", "equal"]
     device: str
     threads: int
     round_timeout_s: float
+    secure_noise: bool = True
+    replayable_batches: bool = False
 
     def site(self, hospital: str) -> Site:
         """The site called ``hospital``."""

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hbdp_fed.dpsgd import dp_sgd_gradient, make_summer, poisson_batches
-from hbdp_fed.errors import unknown_choice
+from hbdp_fed.dpsgd import NoiseSource, StepGradient, dp_sgd_gradient, make_summer, poisson_batches
+from hbdp_fed.dpsgd.optimizers import build_optimizer
 from hbdp_fed.models import build_model, load_weights
-from hbdp_fed.types import DpSgdParams, ModelSpec, Weights
+from hbdp_fed.training.augmentation import views
+from hbdp_fed.training.precision import precision_called
+from hbdp_fed.training.schedules import Progress, ScheduleSettings, learning_rate_factor
+from hbdp_fed.types import DpSgdParams, ModelSpec, OptimizerSettings, Weights
 
 
 @dataclass(frozen=True)
-class OptimizerSettings:
-    """How the noisy gradient is turned into a step.
+class LocalSettings:
+    """How a hospital trains, the same at all hospitals and known to everyone.
 
     Attributes:
-        name: A key of :data:`OPTIMIZERS`.
-        learning_rate: Step size, positive.
-        momentum: In [0, 1). The momentum starts at zero in every round, so that a hospital keeps nothing between
-            rounds but its ledger, and a round's first step is plain SGD.
+        optimizer: The local optimiser, with the learning rate before the schedule.
+        schedule: What becomes of the learning rate over training.
+        augmentation: A key of :data:`hbdp_fed.training.AUGMENTATIONS`.
+        multiplicity: Views of each record, at least 1; its gradient is averaged over them before it is clipped.
+        grad_mode: A key of :data:`hbdp_fed.dpsgd.GRAD_MODES`.
+        precision: A key of :data:`hbdp_fed.training.PRECISIONS`.
+        max_physical_batch: Rows (views of records) differentiated at once, at least 1; bounds memory.
     """
 
-    name: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-
-
-def _sgd(parameters: list[Tensor], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=settings.momentum)
-
-
-OPTIMIZERS: Mapping[str, Callable[[list[Tensor], OptimizerSettings], torch.optim.Optimizer]] = {"sgd": _sgd}
-"""Optimisers by name, over float64 tensors."""
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    augmentation: str = "none"
+    multiplicity: int = 1
+    grad_mode: str = "hbdp"
+    precision: str = "float32"
+    max_physical_batch: int = 256
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,15 @@ class LocalResult:
         loss: Mean training loss over all records seen; NaN when every batch was empty.
         clipped_share: Mean over steps of the share of clipped records; NaN where nothing is ever clipped.
         records_seen: How many records the Poisson batches held in all.
+        noise_to_resolution: The smallest of the steps' ratios of noise to the spacing of the numbers that the clipped
+            gradients were summed in (see :class:`hbdp_fed.dpsgd.StepGradient`); NaN without noise.
     """
 
     delta: Weights
     loss: float
     clipped_share: float
     records_seen: int
+    noise_to_resolution: float
 
 
 def train_locally(
@@ -65,71 +70,124 @@ def train_locally(
     labels: Tensor,
     mechanism: DpSgdParams,
     steps: int,
-    optimizer: OptimizerSettings,
-    max_physical_batch: int,
+    settings: LocalSettings,
+    progress: Progress,
+    noise: NoiseSource,
     batch_generator: torch.Generator,
-    noise_generator: torch.Generator,
+    augmentation_generator: torch.Generator,
     device: torch.device,
 ) -> LocalResult:
     """Take ``steps`` DP-SGD steps from ``weights`` on a hospital's records.
 
-    The weights are kept twice: a float64 copy that the optimiser moves, and the model's float32 weights that follow
-    it. The noise of a huge budget, which float32 weights would round away, is whole in the float64 copy and so in the
+    The weights are kept twice: a float64 copy that the optimiser moves, and the model's own weights that follow it.
+    The noise of a huge budget, which float32 weights would round away, is whole in the float64 copy and so in the
     delta.
 
     Args:
         architecture: The model the server asks for.
         weights: The global weights received.
-        images: float32 (N, C, H, W) in [0, 1], all of the hospital's records.
-        labels: int64 (N,).
+        images: float32 (N, C, *spatial) in [0, 1], all of the hospital's records.
+        labels: int64 (N,) or (N, *spatial).
         mechanism: The hospital's own clipping and noise; no server can change it.
         steps: How many of its planned steps to take, at least 1.
-        optimizer: The local optimiser.
-        max_physical_batch: Bounds memory (see :func:`hbdp_fed.dpsgd.clipped_summer`).
+        settings: How to train.
+        progress: Where in the whole training these steps lie, for the schedule.
+        noise: Where the noise comes from.
         batch_generator: A CPU generator for the Poisson batches.
-        noise_generator: A CPU generator for the noise.
+        augmentation_generator: A CPU generator for the views of records.
         device: Where to compute.
-    """
-    model = build_model(architecture)
-    load_weights(model, weights)
-    model.to(device).train()
-    followers = dict(model.named_parameters())
-    start = {name: value.detach().double().clone() for name, value in followers.items()}
-    masters = {name: value.clone() for name, value in start.items()}
-    if optimizer.name not in OPTIMIZERS:
-        raise unknown_choice("training.optimizer", optimizer.name, OPTIMIZERS)
-    stepper = OPTIMIZERS[optimizer.name](list(masters.values()), optimizer)
-    summer = make_summer(model, mechanism, max_physical_batch=max_physical_batch)
-    expected_batch = mechanism.sample_rate * len(labels)
 
-    losses: list[float] = []
-    clipped: list[float] = []
-    records_seen = 0
+    Raises:
+        SettingError: if a name in ``settings`` is unknown.
+    """
+    precision = precision_called(settings.precision)
+    model = build_model(architecture).to(device=device, dtype=precision.parameters).train()
+    load_weights(model, weights)
+    moving = _Moving.from_model(model)
+    optimizer = build_optimizer(list(moving.masters.values()), optimizer_at(settings, progress.after(0)))
+    summer = make_summer(
+        model,
+        mechanism,
+        max_physical_batch=settings.max_physical_batch,
+        multiplicity=settings.multiplicity,
+        grad_mode=settings.grad_mode,
+        compute_dtype=precision.compute,
+    )
+    taken: list[StepGradient] = []
     for indices in poisson_batches(
         num_records=len(labels), sample_rate=mechanism.sample_rate, steps=steps, generator=batch_generator
     ):
+        batch = views(
+            images[indices].to(device=device, dtype=precision.parameters),
+            labels[indices].to(device),
+            multiplicity=settings.multiplicity,
+            augmentation=settings.augmentation,
+            generator=augmentation_generator,
+        )
         step = dp_sgd_gradient(
             summer,
-            images[indices].to(device),
-            labels[indices].to(device),
+            *batch,
             mechanism=mechanism,
-            expected_batch=expected_batch,
-            noise_generator=noise_generator,
+            expected_batch=mechanism.sample_rate * len(labels),
+            noise=noise,
+            sum_dtype=precision.parameters,
         )
-        for name, master in masters.items():
-            master.grad = step.gradient[name]
-        stepper.step()
-        with torch.no_grad():
-            for name, follower in followers.items():
-                follower.copy_(masters[name])
-        records_seen += step.batch_size
-        if step.batch_size:
-            losses.append(step.loss * step.batch_size)
-            clipped.append(step.clipped_share)
+        rate = optimizer_at(settings, progress.after(len(taken))).learning_rate
+        moving.take(step.gradient, optimizer, learning_rate=rate)
+        taken.append(replace(step, gradient={}))
+    return _result(moving.delta(), taken)
 
+
+def optimizer_at(settings: LocalSettings, progress: float) -> OptimizerSettings:
+    """The optimiser with the learning rate in force at this point of training (see :class:`Progress`)."""
+    factor = learning_rate_factor(settings.schedule, progress)
+    return replace(settings.optimizer, learning_rate=settings.optimizer.learning_rate * factor)
+
+
+@dataclass(frozen=True)
+class _Moving:
+    """The weights on their way, by parameter name.
+
+    Attributes:
+        start: As they were received, float64.
+        masters: As the optimiser has moved them, float64.
+        followers: The model's own, rounded from the masters.
+    """
+
+    start: Weights
+    masters: Weights
+    followers: Mapping[str, nn.Parameter]
+
+    @classmethod
+    def from_model(cls, model: nn.Module) -> _Moving:
+        followers = dict(model.named_parameters())
+        start = {name: value.detach().double().clone() for name, value in followers.items()}
+        return cls(start=start, masters={name: value.clone() for name, value in start.items()}, followers=followers)
+
+    def take(self, gradient: Weights, optimizer: torch.optim.Optimizer, *, learning_rate: float) -> None:
+        """One step of the optimiser over the masters; what has no gradient, a frozen weight, stays where it is."""
+        for name, master in self.masters.items():
+            master.grad = gradient.get(name)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # as large as the weights, and not needed through the next step
+        with torch.no_grad():
+            for name, follower in self.followers.items():
+                follower.copy_(self.masters[name])
+
+    def delta(self) -> Weights:
+        """What all steps changed, on the CPU."""
+        return {name: (master - self.start[name]).cpu() for name, master in self.masters.items()}
+
+
+def _result(delta: Weights, taken: Sequence[StepGradient]) -> LocalResult:
+    seen = [step for step in taken if step.batch_size]
+    records_seen = sum(step.batch_size for step in seen)
     return LocalResult(
-        delta={name: (masters[name] - start[name]).cpu() for name in masters},
-        loss=sum(losses) / records_seen if records_seen else math.nan,
-        clipped_share=sum(clipped) / len(clipped) if clipped else math.nan,
+        delta=delta,
+        loss=sum(step.loss * step.batch_size for step in seen) / records_seen if seen else math.nan,
+        clipped_share=sum(step.clipped_share for step in seen) / len(seen) if seen else math.nan,
         records_seen=records_seen,
+        noise_to_resolution=min((step.noise_to_resolution for step in taken), default=math.nan),
     )

@@ -12,18 +12,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from hbdp_fed.adversary import REALISTIC
-from hbdp_fed.dpsgd import dp_sgd_gradient, make_summer
+from hbdp_fed.dpsgd import dp_sgd_gradient, make_summer, seeded_noise
+from hbdp_fed.dpsgd.optimizers import build_optimizer
 from hbdp_fed.models import build_model, initial_weights, load_weights
 from hbdp_fed.types import (
     DpSgdParams,
     ModelSpec,
     ModelUpdate,
     Observation,
+    OptimizerSettings,
     PublicSideInformation,
     Weights,
 )
 
-LEARNING_RATE = 0.05
+SGD = OptimizerSettings("sgd", learning_rate=0.05)
 EXPECTED_BATCH = 8.0
 
 
@@ -47,11 +49,18 @@ class World:
     public_images: Tensor
     private_images: Tensor
 
-    def public(self, *, sigma: float = 0.0, clip: float = 1.0, expected_batch: float = EXPECTED_BATCH):
+    def public(
+        self,
+        *,
+        sigma: float = 0.0,
+        clip: float = 1.0,
+        expected_batch: float = EXPECTED_BATCH,
+        optimizer: OptimizerSettings = SGD,
+    ) -> PublicSideInformation:
         return PublicSideInformation(
             images=self.public_images,
             mechanism=DpSgdParams(noise_multiplier=sigma, max_grad_norm=clip, sample_rate=0.1, steps=10),
-            learning_rate=LEARNING_RATE,
+            optimizer=optimizer,
             expected_batch=expected_batch,
         )
 
@@ -78,9 +87,13 @@ class World:
             labels,
             mechanism=public.mechanism,
             expected_batch=public.expected_batch,
-            noise_generator=generator,
+            noise=seeded_noise(generator),
         )
-        delta = {name: -public.learning_rate * value for name, value in step.gradient.items()}
+        after = {name: value.double() for name, value in weights.items()}
+        for name, value in after.items():
+            value.grad = step.gradient[name]
+        build_optimizer(list(after.values()), public.optimizer).step()
+        delta = {name: value - weights[name].double() for name, value in after.items()}
         return Observation(
             threat_model=REALISTIC,
             architecture=architecture,

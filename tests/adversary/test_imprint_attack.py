@@ -14,8 +14,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from hbdp_fed.adversary.imprint import ImprintAttack, ImprintDesign, craft_model
 from hbdp_fed.errors import SettingError
 from hbdp_fed.models import build_model, initial_weights
-from hbdp_fed.types import Attack, ModelSpec, Observation, Reconstruction
+from hbdp_fed.types import Attack, ModelSpec, Observation, OptimizerSettings, Reconstruction
 
+SGD = OptimizerSettings("sgd", learning_rate=0.05)
 ATTACK = ImprintAttack(bins=128, rank=16)
 
 
@@ -31,8 +32,8 @@ def best_ssim(result: Reconstruction, image: torch.Tensor) -> float:
     return float(ssim(result.images, image.expand_as(result.images)).max()) if len(result.images) else -1.0
 
 
-def attacked(world, images, *, sigma=0.0, clip=1.0, attack=ATTACK, **answer) -> Reconstruction:
-    public = world.public(sigma=sigma, clip=clip)
+def attacked(world, images, *, sigma=0.0, clip=1.0, optimizer=SGD, attack=ATTACK, **answer) -> Reconstruction:
+    public = world.public(sigma=sigma, clip=clip, optimizer=optimizer)
     crafted = attack.craft(world.base, world.weights, public, stream(1))
     return attack.reconstruct(world.answer(crafted, public, images, **answer), stream(2))
 
@@ -53,6 +54,25 @@ def test_a_batch_comes_back_record_by_record(world, clip: float) -> None:
     images = world.private_images[:8]
     result = attacked(world, images, clip=clip)
     assert sum(best_ssim(result, image) >= 0.95 for image in images) >= 6
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-4, 1e-2])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        OptimizerSettings("sgd", 0.05, 0.9, weight_decay=1e-2),
+        OptimizerSettings("nadam", 2e-3, 0.9),
+        OptimizerSettings("nadam", 1e-5, 0.9, weight_decay=1e-2),
+        OptimizerSettings("adamw", 1e-3, 0.9, weight_decay=1e-2),
+    ],
+    ids=lambda settings: f"{settings.name}-{settings.learning_rate:g}",
+)
+def test_another_optimizer_at_the_hospital_hides_nothing(world, optimizer, sigma: float) -> None:
+    images = world.private_images[:8]
+    plain, other = attacked(world, images, sigma=sigma), attacked(world, images, sigma=sigma, optimizer=optimizer)
+    assert len(other.images) == len(plain.images)
+    for image in images:
+        assert best_ssim(other, image) == pytest.approx(best_ssim(plain, image), abs=1e-3)
 
 
 @pytest.mark.parametrize(("channels", "size", "classes"), [(3, 28, 2), (1, 21, 4)])

@@ -32,10 +32,15 @@ def summary(**attack: Any) -> dict[str, Any]:
     return {
         "dataset": "<phantom>", "clients": 2, "model": "cnn", "rounds": 12, "seed": 0, "model_sha256": "ab" * 32,
         "privacy": {
-            "eps": "inf", "delta": 1e-5,
+            "eps": "inf", "delta": 1e-5, "noise": "drawn from <dice>",
             "hospitals": [{"name": f"hospital-0{i}", "eps_rdp": "inf", **hospital} for i in (1, 2)],
         },
         "utility": {"mcc": None, "auroc": 0.9218, "round": 11},
+        "hyperparameters": {"precision": "float32"},
+        "noise_to_resolution": [
+            {"name": "hospital-01", "clipped_sum": 1234.5, "float64_delta": 4.875e7, "effectively_gaussian": True},
+            {"name": "hospital-02", "clipped_sum": None, "float64_delta": 0.0, "effectively_gaussian": None},
+        ],
         "utility_per_hospital": [
             {"records": 200, "mcc": 0.7, "auroc": 0.9},
             {"records": 0, "mcc": None, "auroc": None},
@@ -82,6 +87,9 @@ def test_the_page_shows_the_figures_and_no_others() -> None:
         "7044",
         "none in theory",
         "hospital-02",
+        "1234",
+        "4.875e+07",
+        "drawn from &lt;dice&gt;",
     ):
         assert text in page
     assert "nan" not in page.lower()
@@ -93,6 +101,22 @@ def test_the_page_shows_the_figures_and_no_others() -> None:
 def test_a_rate_within_reach_of_chance_is_not_called_a_leak(interval: list[float], chance: float, colour: str) -> None:
     page = render_report(summary(success_rate_ci95=interval, control_success_rate=chance))
     assert f'class="card {colour}"' in page
+
+
+def test_only_noise_that_can_be_rounded_off_is_warned_of() -> None:
+    assert "not effectively Gaussian" not in render_report(summary())
+    coarse = summary()
+    coarse["noise_to_resolution"][1] = {
+        "name": "hospital-02", "clipped_sum": 0.25, "float64_delta": 9e3, "effectively_gaussian": False,
+    }  # fmt: skip
+    page = render_report(coarse)
+    warning = page[page.index('<p class="warning">') :]
+    warning = warning[: warning.index("</p>")]
+    assert "hospital-02" in warning
+    assert "hospital-01" not in warning
+    assert "training.precision=float64" in warning
+    coarse["hyperparameters"]["precision"] = "float64"
+    assert "training.precision=float64" not in render_report(coarse)
 
 
 def test_a_run_without_attack_says_so() -> None:

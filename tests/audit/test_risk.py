@@ -83,6 +83,21 @@ def test_controls_that_were_not_in_the_batch_measure_false_alarms(images) -> Non
     )
 
 
+def test_a_record_in_several_views_counts_once_by_the_view_that_came_back(images) -> None:
+    first, second, public = images(4, seed=1), images(4, seed=5), images(30, seed=2)
+    seen = torch.stack([first, second], dim=1).flatten(0, 1)
+    # Record 0 comes back in its second view, record 1 in both, record 2 in the first; record 3 does not.
+    rebuilt = torch.stack([second[0], first[1], second[1], first[2]])
+    outcome = audit_probe(claim(rebuilt), seen, public, hospital="h", round=1, controls=images(6, seed=7), views=2)
+    assert outcome.success.tolist() == [True, True, True, False]
+    assert [outcome.view[0], outcome.view[2]] == [1, 0]
+    assert len(outcome.control_success) == 3
+    figures = attack_figures("imprint", "gradient", [outcome])
+    assert (figures.records, figures.success_rate) == (4, 0.75)
+    for name in ("ssim", "psnr", "baseline", "nearest_public", "reconstruction"):
+        assert len(getattr(outcome, name)) == 4
+
+
 def test_a_record_without_reconstruction_counts_as_failure(images) -> None:
     originals, public = images(4, seed=1), images(9, seed=2)
     figures = attack_figures("imprint", "gradient", [audited(claim(originals[:1]), originals, public)])

@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from hbdp_fed.dpsgd import clipped_summer, dp_sgd_gradient, gaussian_noise, make_summer, poisson_batches
+from hbdp_fed.dpsgd import (
+    clipped_summer,
+    dp_sgd_gradient,
+    gaussian_noise,
+    make_summer,
+    noise_to_resolution,
+    poisson_batches,
+    seeded_noise,
+)
 from hbdp_fed.models import build_model
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import DpSgdParams, ModelSpec
@@ -21,14 +29,17 @@ def test_the_step_is_clipped_sum_plus_noise_over_the_expected_batch() -> None:
     model = build_model(CNN)
     summer = clipped_summer(model, max_grad_norm=0.8, max_physical_batch=8)
     step = dp_sgd_gradient(
-        summer, images, labels, mechanism=MECHANISM, expected_batch=6.0, noise_generator=generator(0, "n")
+        summer, images, labels, mechanism=MECHANISM, expected_batch=6.0, noise=seeded_noise(generator(0, "n"))
     )
     summed = summer(images, labels).total
-    noise = gaussian_noise(summed, std=4.7e-6 * 0.8, generator=generator(0, "n"))
+    noise = gaussian_noise(summed, std=4.7e-6 * 0.8, source=seeded_noise(generator(0, "n")))
     for name, value in step.gradient.items():
         assert value.dtype == torch.float64
         assert torch.equal(value, (summed[name] + noise[name]) / 6.0)
     assert step.batch_size == 5
+    largest = max(float((summed[name] + noise[name]).abs().max()) for name in summed)
+    ratio = noise_to_resolution(noise_std=4.7e-6 * 0.8, magnitude=largest, dtype=torch.float32)
+    assert step.noise_to_resolution == ratio
 
 
 def test_an_empty_batch_still_adds_noise() -> None:
@@ -39,11 +50,26 @@ def test_an_empty_batch_still_adds_noise() -> None:
         torch.zeros(0, dtype=torch.int64),
         mechanism=MECHANISM,
         expected_batch=6.0,
-        noise_generator=generator(0, "n"),
+        noise=seeded_noise(generator(0, "n")),
     )
     pooled = torch.cat([value.flatten() for value in step.gradient.values()])
     assert float(pooled.std()) == pytest.approx(4.7e-6 * 0.8 / 6.0, rel=0.1)
     assert math.isnan(step.loss)
+    # Nothing but noise: as many digits as float32 has.
+    assert step.noise_to_resolution > 1e5
+
+
+def test_without_noise_there_is_no_ratio_to_report() -> None:
+    plain = DpSgdParams(noise_multiplier=0.0, max_grad_norm=math.inf, sample_rate=0.1, steps=1)
+    step = dp_sgd_gradient(
+        make_summer(build_model(CNN), plain, max_physical_batch=8),
+        torch.rand(2, 1, 12, 12),
+        torch.tensor([0, 1]),
+        mechanism=plain,
+        expected_batch=2.0,
+        noise=seeded_noise(generator(0, "n")),
+    )
+    assert math.isnan(step.noise_to_resolution)
 
 
 def test_poisson_batches_include_every_record_independently_at_the_sample_rate() -> None:

@@ -18,8 +18,8 @@ from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.privacy import plan_hospital
 from hbdp_fed.seeding import generator
-from hbdp_fed.training import OptimizerSettings
-from hbdp_fed.types import ModelSpec, ModelUpdate, PrivacyBudget, Weights
+from hbdp_fed.training import LocalSettings
+from hbdp_fed.types import ModelSpec, ModelUpdate, OptimizerSettings, PrivacyBudget, Weights
 
 SPEC = ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 4})
 ROUNDS, LOCAL_STEPS, PROBES = 2, 3, 1
@@ -78,12 +78,13 @@ def settings(tmp_path: Path) -> AppSettings:
         sites=tuple(sites),
         rounds=ROUNDS,
         local_steps=LOCAL_STEPS,
-        optimizer=OptimizerSettings("sgd", 0.1, 0.9),
-        max_physical_batch=64,
+        local=LocalSettings(optimizer=OptimizerSettings("sgd", 0.1, 0.9), max_physical_batch=64),
         weighting="records",
         device="cpu",
         threads=1,
         round_timeout_s=120.0,
+        secure_noise=False,
+        replayable_batches=True,
     )
 
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from hbdp_fed.data import read_shard
+from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN, seeded_noise
 from hbdp_fed.errors import HospitalFailure, SettingError
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import build_model, initial_weights, weights_sha256
-from hbdp_fed.seeding import batch_stream, generator, noise_stream
-from hbdp_fed.training import train_locally
-from hbdp_fed.types import ModelSpec, ModelUpdate, Weights
+from hbdp_fed.seeding import augmentation_stream, batch_stream, generator, noise_stream
+from hbdp_fed.training import LocalSettings, Progress, ScheduleSettings, train_locally
+from hbdp_fed.types import ModelSpec, ModelUpdate, OptimizerSettings, Weights
 
 SPEC = ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 4})
 Runner = Callable[..., "object"]
@@ -38,16 +39,33 @@ def alone(settings: AppSettings, site: Site, received: Weights, number: int) -> 
         labels=records.labels,
         mechanism=site.plan.mechanism,
         steps=settings.local_steps,
-        optimizer=settings.optimizer,
-        max_physical_batch=64,
+        settings=settings.local,
+        progress=Progress(done=(number - 1) * settings.local_steps, planned=settings.rounds * settings.local_steps),
+        noise=seeded_noise(noise_stream(settings.seed, site.plan.name, number)),
         batch_generator=batch_stream(settings.seed, site.plan.name, number),
-        noise_generator=noise_stream(settings.seed, site.plan.name, number),
+        augmentation_generator=augmentation_stream(settings.seed, site.plan.name, number),
         device=torch.device("cpu"),
     )
     return result.delta
 
 
-def test_a_round_adds_the_record_weighted_mean_of_what_hospitals_compute_alone(settings, run) -> None:
+@pytest.mark.parametrize(
+    "local",
+    [
+        LocalSettings(optimizer=OptimizerSettings("sgd", 0.1, 0.9), max_physical_batch=64),
+        LocalSettings(
+            optimizer=OptimizerSettings("nadam", 2e-3, 0.9, weight_decay=1e-3),
+            schedule=ScheduleSettings("cosine", warmup=0.2, final_fraction=0.1),
+            augmentation="flip_shift",
+            multiplicity=2,
+            grad_mode="torch_func",
+            precision="float64",
+        ),
+    ],
+    ids=["plain", "everything"],
+)
+def test_a_round_adds_the_record_weighted_mean_of_what_hospitals_compute_alone(settings, run, local) -> None:
+    settings = replace(settings, local=local)
     witness = run(settings)
     weights = {
         name: value.double()
@@ -144,6 +162,37 @@ def test_one_hospital_is_a_federation(settings, run) -> None:
     assert len(witness.updates[2]) == 1
 
 
+def test_every_report_carries_its_ratio_of_noise_to_resolution(settings, run) -> None:
+    witness = run(settings, probes=[probe(3)])
+    ratios = [report.noise_to_resolution for reports in witness.reports.values() for report in reports]
+    assert len(ratios) == 9
+    assert all(ratio > EFFECTIVELY_GAUSSIAN for ratio in ratios)
+
+
+def test_a_deployment_draws_noise_and_batches_that_no_seed_repeats(settings, run) -> None:
+    site, deployed = settings.sites[0], replace(settings, secure_noise=True, replayable_batches=False)
+    assert AppSettings(
+        seed=0, delta=1e-5, sites=(site,), rounds=1, local_steps=1, local=settings.local, weighting="equal",
+        device="cpu", threads=1, round_timeout_s=1.0,
+    ) == replace(
+        deployed, sites=(site,), rounds=1, local_steps=1, weighting="equal", round_timeout_s=1.0
+    )  # fmt: skip
+    first, again = run(deployed), run(deployed)
+    assert weights_sha256(first.final) != weights_sha256(again.final)
+    assert seen(first) != seen(again)
+
+
+def test_secure_noise_over_replayable_batches_leaves_the_batches_to_the_audit(settings, run) -> None:
+    seeded, secure = run(settings), run(replace(settings, secure_noise=True))
+    assert seen(seeded) == seen(secure)
+    assert weights_sha256(seeded.final) != weights_sha256(secure.final)
+
+
+def seen(witness) -> list[int]:
+    """How many records each hospital's batches held in each round."""
+    return [report.records_seen for number in sorted(witness.reports) for report in witness.reports[number]]
+
+
 def test_an_unknown_engine_names_the_known_ones(settings, run) -> None:
     with pytest.raises(SettingError, match="engine: 'slurm' is not known; choose one of: inprocess, ray"):
         run(settings, engine="slurm")
@@ -153,7 +202,8 @@ def test_settings_survive_json_with_an_infinite_budget(settings: AppSettings) ->
     plan = settings.sites[0].plan
     mechanism = replace(plan.mechanism, noise_multiplier=0.0, max_grad_norm=float("inf"))
     site = replace(settings.sites[0], plan=replace(plan, mechanism=mechanism, eps_rdp=float("inf")))
-    changed = replace(settings, sites=(site, *settings.sites[1:]))
+    local = LocalSettings(optimizer=OptimizerSettings("adamw", 1e-3), schedule=ScheduleSettings("linear", 0.1))
+    changed = replace(settings, sites=(site, *settings.sites[1:]), local=local, secure_noise=True)
     assert AppSettings.from_json(changed.to_json()) == changed
     assert "Infinity" not in changed.to_json()
 

@@ -36,6 +36,7 @@ def report(hospital: str, **changes: float) -> RoundReport:
         "steps_spent": 4,
         "loss": 0.5,
         "clipped_share": 1.0,
+        "noise_to_resolution": 17.5,
         "seconds": 0.1,
     }
     return RoundReport(hospital=hospital, round=1, status="ok", bytes=0, **{**figures, **changes})  # type: ignore[arg-type]
@@ -61,12 +62,14 @@ def test_arrays_keep_every_bit_order_and_type() -> None:
         assert torch.equal(found[name], value)
 
 
-def test_a_report_travels_whole_with_nan_and_the_size_of_the_update() -> None:
-    sent = report("h", loss=math.nan)
+@pytest.mark.parametrize("ratio", [17.5, math.nan])
+def test_a_report_travels_whole_with_nan_and_the_size_of_the_update(ratio: float) -> None:
+    sent = report("h", loss=math.nan, noise_to_resolution=ratio)
     _, found = parse_reply(answer(5, reply_content(update("h", 1e-9), sent)))
     assert math.isnan(found.loss)
     assert found.bytes >= 8
     assert (found.records, found.records_seen, found.steps, found.steps_spent) == (1, 2, 3, 4)
+    assert found.noise_to_resolution == pytest.approx(ratio, nan_ok=True)
 
 
 def test_answers_are_sorted_whatever_order_they_come_in() -> None:

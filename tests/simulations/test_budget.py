@@ -10,8 +10,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from hbdp_fed.dpsgd import noise_to_resolution
@@ -58,7 +58,7 @@ def test_a_row_has_the_librarys_own_figures(eps: float, accountant: str) -> None
     assert {name: getattr(row, name) for name in vars(figures)} == vars(figures)
     probe = LinearProbe(noise_multiplier=sigma, sample_rate=0.02, steps=50, pixels=100, norm=5.0)
     assert row.best_psnr == probe.expected_best_psnr(300)
-    ratio = noise_to_resolution(noise_std=0.3 * sigma / 6, magnitude=2.0, dtype=np.float32)
+    ratio = noise_to_resolution(noise_std=0.3 * sigma / 6, magnitude=2.0, dtype=torch.float32)
     assert row.noise_to_float32 == pytest.approx(ratio, rel=1e-12)
     kept = row.eps_rdp if accountant == "rdp" else row.eps_tight
     assert kept is not None

@@ -167,6 +167,90 @@ def test_the_attack_changes_nothing_in_training_but_the_planned_steps(tmp_path: 
     assert steps == [5, 4]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "nadam", "adamw"])
+def test_every_way_to_train_is_attacked_as_well(tmp_path: Path, optimizer: str) -> None:
+    """The probe's learning rate is the schedule's last; the optimiser's step is undone; views are what is matched."""
+    rate = 0.1 if optimizer == "sgd" else 1e-3
+    summary = run(
+        tmp_path / "r", f"training.optimizer={optimizer}", f"training.learning_rate={rate}", "training.schedule=cosine",
+        "training.weight_decay=1e-3", "training.warmup=0.2", "training.augmentation=flip",
+    )  # fmt: skip
+    observation = load_observation(tmp_path / "r/observations", "round-0003_hospital-01")
+    assert observation.public.optimizer.name == optimizer
+    assert observation.public.optimizer.learning_rate == pytest.approx(0.01 * rate)
+    (attack,) = summary["risk"]["realistic"]["attacks"]
+    assert attack["success_rate"] > 0.6
+    assert attack["control_success_rate"] < 0.1
+
+
+def test_all_training_settings_reach_the_hospitals_and_the_summary(tmp_path: Path) -> None:
+    chosen = {
+        "optimizer": "nadam", "learning_rate": 0.002, "momentum": 0.8, "weight_decay": 1e-4, "schedule": "linear",
+        "warmup": 0.25, "final_fraction": 0.1, "augmentation": "flip_shift", "multiplicity": 2, "ema_decay": 0.5,
+        "grad_mode": "torch_func", "precision": "float64", "max_physical_batch": 8,
+    }  # fmt: skip
+    summary = run(tmp_path / "r", *(f"training.{key}={value}" for key, value in chosen.items()))
+    assert summary["hyperparameters"].items() >= chosen.items()
+    assert summary["hyperparameters"]["rounds"] == 2
+    plain = run(tmp_path / "p", "training.learning_rate=0.002")
+    for key in ("optimizer", "schedule", "augmentation", "multiplicity", "precision", "grad_mode"):
+        wanted = chosen[key] if key != "precision" else "bf16"
+        other = run(tmp_path / key, f"training.{key}={wanted}", "training.learning_rate=0.002", "adversary.attack=none")
+        assert other["model_sha256"] != plain["model_sha256"], key
+
+
+def test_the_released_model_is_the_moving_average_and_training_goes_on_from_the_weights(tmp_path: Path) -> None:
+    plain = run(tmp_path / "a", "training.rounds=4", "adversary.attack=none")
+    averaged = run(tmp_path / "b", "training.rounds=4", "adversary.attack=none", "training.ema_decay=0.9")
+    checkpoints = [load_file(tmp_path / f"b/checkpoints/round-{number:04d}.safetensors") for number in range(5)]
+    assert weights_sha256(checkpoints[4]) == weights_sha256(
+        load_file(tmp_path / "a/checkpoints/round-0004.safetensors")
+    )
+    average = checkpoints[0]
+    for number in range(1, averaged["utility"]["round"] + 1):
+        rate = min(0.9, (1 + number) / (10 + number))
+        average = {name: rate * average[name] + (1 - rate) * value for name, value in checkpoints[number].items()}
+    released = load_file(tmp_path / "b/model.safetensors")
+    for name, value in average.items():
+        torch.testing.assert_close(released[name], value.float(), rtol=1e-6, atol=1e-9)
+    assert averaged["model_sha256"] != plain["model_sha256"]
+
+
+def test_secure_noise_is_named_and_never_repeats(tmp_path: Path) -> None:
+    first, again = (run(tmp_path / name, "privacy.secure_noise=true", "eps=8") for name in ("a", "b"))
+    assert first["model_sha256"] != again["model_sha256"]
+    assert "nobody can repeat" in first["privacy"]["noise"]
+    assert "run's seed: repeatable" in run(tmp_path / "c", "adversary.attack=none")["privacy"]["noise"]
+    # The batches are the seed's all the same, or the audit would not know whom to look for.
+    batches = [
+        [json.loads(line)["records_seen"] for line in (tmp_path / name / "rounds.jsonl").read_text().splitlines()]
+        for name in ("a", "b")
+    ]
+    assert batches[0] == batches[1]
+
+
+@pytest.mark.parametrize(("precision", "gaussian"), [("float32", False), ("float64", True)])
+def test_noise_that_float32_sums_swallow_is_reported_and_float64_restores_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str, gaussian: bool
+) -> None:
+    summary = run(tmp_path / "r", "eps=1e15", f"training.precision={precision}", "adversary.attack=none")
+    rounds = [json.loads(line) for line in (tmp_path / "r/rounds.jsonl").read_text().splitlines()]
+    for entry in summary["noise_to_resolution"]:
+        reported = [r["metrics"]["noise_to_resolution"] for r in rounds if r["hospital"] == entry["name"]]
+        assert entry["clipped_sum"] == min(reported)
+        assert (entry["clipped_sum"] >= 10) is gaussian
+        assert entry["effectively_gaussian"] is gaussian
+        assert entry["float64_delta"] > 1e3
+    assert ("WARNING" in capsys.readouterr().out) is not gaussian
+    assert ("not effectively Gaussian" in (tmp_path / "r/report.html").read_text()) is not gaussian
+
+
+def test_without_noise_there_is_no_ratio_to_report(tmp_path: Path) -> None:
+    for entry in run(tmp_path / "r", "eps=inf", "adversary.attack=none")["noise_to_resolution"]:
+        assert entry["clipped_sum"] is None
+        assert entry["effectively_gaussian"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -191,7 +275,30 @@ def test_the_attack_changes_nothing_in_training_but_the_planned_steps(tmp_path: 
         (["privacy.accountant=prv"], "privacy.accountant: 'prv' is not known; choose one of: rdp"),
         (["training.learning_rate=-1"], "training.learning_rate: must be positive"),
         (["training.momentum=1"], "training.momentum: must lie in [0, 1)"),
-        (["training.optimizer=lion"], "training.optimizer: 'lion' is not known; choose one of: sgd"),
+        (["training.optimizer=lion"], "training.optimizer: 'lion' is not known; choose one of: adamw, nadam, sgd"),
+        (["training.weight_decay=-1"], "training.weight_decay: must be a number of at least 0, got -1"),
+        (["training.weight_decay=inf"], "training.weight_decay: must be a number of at least 0, got inf"),
+        (["training.schedule=step"], "training.schedule: 'step' is not known; choose one of: constant, cosine, linear"),
+        (["training.warmup=1"], "training.warmup: must lie in [0, 1), got 1"),
+        (["training.final_fraction=0"], "training.final_fraction: must lie in (0, 1], got 0"),
+        (
+            ["training.augmentation=x"],
+            "training.augmentation: 'x' is not known; choose one of: flip, flip_shift, none, shift",
+        ),
+        (["training.multiplicity=0"], "training.multiplicity: must be at least 1, got 0"),
+        (["training.ema_decay=1"], "training.ema_decay: must lie in [0, 1), got 1"),
+        (["training.ema_decay=nan"], "training.ema_decay: must lie in [0, 1), got nan"),
+        (
+            ["training.grad_mode=x"],
+            "training.grad_mode: 'x' is not known; choose one of: hbdp, opacus, torch_func",
+        ),
+        (["training.precision=fp8"], "training.precision: 'fp8' is not known; choose one of: bf16, float32, float64"),
+        (
+            ["training.precision=bf16", "training.grad_mode=opacus"],
+            "training.precision: bf16 needs training.grad_mode=hbdp; opacus takes float32 or float64",
+        ),
+        (["training.max_physical_batch=0"], "training.max_physical_batch: must be at least 1, got 0"),
+        (["privacy.secure_noise=perhaps"], "privacy.secure_noise: Value 'perhaps' is not a valid bool"),
         (["federation.weighting=x"], "federation.weighting: 'x' is not known; choose one of: equal, records"),
         (["adversary.attack=x"], "adversary.attack: 'x' is not known; choose one of: imprint, none"),
         (["data.num_val=7"], "adversary.attack: imprint needs at least"),

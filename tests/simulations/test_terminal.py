@@ -28,6 +28,10 @@ def summary(**attack: Any) -> dict[str, Any]:
         "clients": 2,
         "privacy": {"eps": "inf", "delta": 1e-5, "accountant": "rdp", "hospitals": hospitals},
         "utility": {"mcc": None, "auroc": 0.91, "accuracy": 0.8},
+        "noise_to_resolution": [
+            {"name": "hospital-01", "clipped_sum": 1234.0, "float64_delta": 4.8e7, "effectively_gaussian": True},
+            {"name": "hospital-02", "clipped_sum": 311.0, "float64_delta": 5.8e7, "effectively_gaussian": True},
+        ],
         "risk": {
             "worst_case": {"bound": 0.99999, "prior": 0.01, "attacks": []},
             "relaxed": {"bound": 0.25, "prior": 0.01, "attacks": []},
@@ -63,6 +67,33 @@ def test_the_result_shows_utility_epsilon_bounds_and_attacks() -> None:
                  "at most 0.25 (a guess alone: 0.01)", "theory gives no bound",
                  "50.0% of 40 records rebuilt", "35.0% to 65.0%", "best SSIM 0.97", "score 2.5%", "0.999"):  # fmt: skip
         assert part in text
+
+
+def test_the_result_says_how_fine_the_numbers_were_and_warns_where_they_were_too_coarse() -> None:
+    console = log_console()
+    show_result(console, summary())
+    text = written(console)
+    assert "at least 311 in the clipped sums, 4.8e+07 in the updates sent" in text
+    assert "WARNING" not in text
+    coarse = summary()
+    coarse["noise_to_resolution"][1] |= {"clipped_sum": 2.5, "effectively_gaussian": False}
+    console = log_console()
+    show_result(console, coarse)
+    text = " ".join(written(console).replace("│", " ").split())
+    assert "at least 2.5 in the clipped sums" in text
+    assert "WARNING: below 10 at hospital-02: the noise is not effectively Gaussian" in text
+    assert "training.precision=float64" in text
+    assert "hospital-01" not in text
+
+
+def test_without_noise_the_result_says_so_and_does_not_warn() -> None:
+    control = summary()
+    for entry in control["noise_to_resolution"]:
+        entry |= {"clipped_sum": None, "float64_delta": 0.0, "effectively_gaussian": None}
+    console = log_console()
+    show_result(console, control)
+    assert "no noise" in written(console)
+    assert "WARNING" not in written(console)
 
 
 def test_an_attack_without_records_or_reconstructions_has_no_made_up_rate() -> None:

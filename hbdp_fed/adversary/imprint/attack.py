@@ -16,6 +16,7 @@ from hbdp_fed.adversary.imprint.decoding import decode, expect
 from hbdp_fed.adversary.imprint.geometry import coefficients_of, read_geometry
 from hbdp_fed.adversary.imprint.rehearsal import Cast, Rehearsal, cast_roles, planted_gradient, rehearse, side_prior
 from hbdp_fed.adversary.prior import MIN_IMAGES, ImagePrior, fit_prior
+from hbdp_fed.dpsgd.optimizers import first_gradient
 from hbdp_fed.errors import SettingError
 from hbdp_fed.types import ModelSpec, Observation, PublicSideInformation, Reconstruction, Weights
 
@@ -32,9 +33,10 @@ _TIE = 1e-3
 class ImprintAttack:
     """A malicious server's imprint layer (Fowl et al. 2021, arXiv 2110.13057), built to survive clipping and noise.
 
-    The attack is for one DP-SGD step with plain SGD. It is as strong as we know how to make it: one record a bin, a
-    planted layer that takes nearly all of the clipped norm, images coded against the public mean and whitened, the
-    record's factor estimated from all that is known about it, and the best linear denoiser that public images allow.
+    The attack is for one DP-SGD step, by whichever optimiser the hospitals announced. It is as strong as we know how to
+    make it: one record a bin, a planted layer that takes nearly all of the clipped norm, images coded against the
+    public mean and whitened, the record's factor estimated from all that is known about it, and the best linear
+    denoiser that public images allow.
 
     Attributes:
         bins: Rows of the planted layer. More bins mean fewer collisions of two records and a larger model: the bins
@@ -146,11 +148,10 @@ class ImprintAttack:
         self.check_public(public.images)
         rehearsal = self._dress_rehearsal(observation, generator)
 
-        # One step of plain SGD: delta = -learning_rate * sum / expected_batch.
-        to_sum = -public.expected_batch / public.learning_rate
-        total = {
-            name: observation.released.delta[name].double() * to_sum for name in ("imprint.weight", "imprint.bias")
-        }
+        # Whatever the hospital's optimiser made of it: its first step can be undone.
+        planted = {name: observation.released.delta[name] for name in ("imprint.weight", "imprint.bias")}
+        gradient = first_gradient(planted, observation.model_before, public.optimizer)
+        total = {name: value * public.expected_batch for name, value in gradient.items()}
         geometry = read_geometry(args, weights)
         decoded = decode(
             planted_gradient(total, public.mechanism),

@@ -16,7 +16,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from hbdp_fed.adversary.imprint.decoding import Decoded, PlantedGradient, decode, expect
 from hbdp_fed.adversary.imprint.geometry import Geometry, coefficients_of, read_geometry
 from hbdp_fed.adversary.prior import ImagePrior, fit_prior
-from hbdp_fed.dpsgd import dp_sgd_gradient, make_summer, plain_summer
+from hbdp_fed.dpsgd import dp_sgd_gradient, make_summer, plain_summer, seeded_noise
 from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.types import DpSgdParams, ModelSpec, PublicSideInformation, Weights
 
@@ -168,7 +168,7 @@ def _hospital_step(
         cast.labels,
         mechanism=public.mechanism,
         expected_batch=1.0,
-        noise_generator=generator,
+        noise=seeded_noise(generator),
     )
     return planted_gradient(step.gradient, public.mechanism)
 
