@@ -17,13 +17,13 @@ BIN := $(VENV)/bin
 # Written last, so an install that broke off is taken up again.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow check format clean
+.PHONY: help install demo test test-slow bench check format clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  PYTHON=...      the interpreter to make .venv with (now: $(PYTHON))'
-	@echo '  ARGS="..."      extra words for the command of demo, test, test-slow'
+	@echo '  ARGS="..."      extra words for the command of demo, test, test-slow, bench'
 	@echo '  HBDP_DATA=...   the folder with the real images; tests that need it are skipped without it'
 
 install: $(INSTALLED) ## Make .venv and install the project with everything that the other targets need
@@ -47,6 +47,9 @@ test: $(INSTALLED) ## Run the tests
 
 test-slow: $(INSTALLED) ## Run the tests that take longer than a minute each
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+bench: $(INSTALLED) ## Measure what a private training step costs, beside plain SGD and Opacus (in runs/bench/)
+	$(BIN)/python scripts/bench/dpsgd.py $(ARGS)
 
 check: $(INSTALLED) ## Check style, formatting, types and the import rules
 	$(BIN)/ruff check
