@@ -39,9 +39,9 @@ def batch_stream(seed: int, hospital: str, round: int) -> torch.Generator:
     return generator(seed, hospital, round, "batches")
 
 
-def noise_stream(seed: int, hospital: str, round: int) -> torch.Generator:
-    """The stream of one hospital's noise in one round."""
-    return generator(seed, hospital, round, "noise")
+def noise_stream(seed: int, hospital: str, round: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The stream of one hospital's noise in one round; another kind of device has another stream."""
+    return generator(seed, hospital, round, "noise", device=device)
 
 
 def augmentation_stream(seed: int, hospital: str, round: int) -> torch.Generator:

@@ -65,6 +65,7 @@ class ResNet9Config(ModelConfig):
     """Options of ResNet-9."""
 
     width: int = 64
+    weight_standardization: bool = True
 
 
 @dataclass

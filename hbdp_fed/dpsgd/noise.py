@@ -32,8 +32,8 @@ def seeded_noise(generator: torch.Generator) -> NoiseSource:
     """Noise that can be repeated, for simulations. Whoever knows the seed can subtract it: it protects nobody.
 
     Args:
-        generator: The draws are made on its device and then moved. A CPU generator gives the same noise to a run on a
-            GPU as to one on a CPU; a CUDA generator is faster there.
+        generator: The draws are made on its device and then moved. On a GPU, drawing elsewhere would take longer than
+            the step itself.
     """
 
     def draw(shape: Sequence[int], device: torch.device) -> Tensor:

@@ -78,7 +78,8 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, state: Reco
     name, mechanism = site.plan.name, site.plan.mechanism
     steps_spent = charge_ledger(state, round=request.round, steps=request.steps, planned=mechanism.steps)
     records = _own_records(site.shard)
-    randomness = round_randomness(settings, name, request.round)
+    device = resolve_device(settings.device)
+    randomness = round_randomness(settings, name, request.round, device)
     result = train_locally(
         architecture=request.architecture,
         weights=request.weights,
@@ -91,7 +92,7 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, state: Reco
         noise=randomness.noise,
         batch_generator=randomness.batches,
         augmentation_generator=randomness.augmentation,
-        device=resolve_device(settings.device),
+        device=device,
     )
     update = ModelUpdate(hospital=name, round=request.round, delta=result.delta, num_records=len(records))
     report = RoundReport(

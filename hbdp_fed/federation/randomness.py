@@ -31,11 +31,19 @@ class Randomness:
     augmentation: torch.Generator
 
 
-def round_randomness(settings: AppSettings, hospital: str, round: int) -> Randomness:
-    """The draws that ``settings`` ask for: from the seed, or noise that nobody can repeat and batches nobody knows."""
+def round_randomness(settings: AppSettings, hospital: str, round: int, device: torch.device) -> Randomness:
+    """The draws that ``settings`` ask for: from the seed, or noise that nobody can repeat and batches nobody knows.
+
+    Args:
+        settings: Of the federation.
+        hospital: Its name.
+        round: The request's number.
+        device: Where the hospital computes. Seeded noise is drawn there; batches are the same everywhere.
+    """
     replayable = settings.replayable_batches
+    seeded = seeded_noise(noise_stream(settings.seed, hospital, round, device))
     return Randomness(
-        noise=secure_noise() if settings.secure_noise else seeded_noise(noise_stream(settings.seed, hospital, round)),
+        noise=secure_noise() if settings.secure_noise else seeded,
         batches=batch_stream(settings.seed, hospital, round) if replayable else unpredictable_generator(),
         augmentation=augmentation_stream(settings.seed, hospital, round) if replayable else unpredictable_generator(),
     )

@@ -15,7 +15,7 @@ scale 1 and shift 0 the transform is orthonormal and u is the image itself in an
 better: a record's clipped gradient has a fixed norm, so whatever part of u the server could have guessed drowns the
 part that it could not.
 
-Every layer is one that Opacus differentiates per record, and nothing has buffers.
+Every layer has a rule for per-record gradients, and nothing has buffers.
 """
 
 from __future__ import annotations

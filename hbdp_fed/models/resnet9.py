@@ -8,6 +8,7 @@ al. 2024 train this net, with GroupNorm, Mish and weight-standardised convolutio
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -21,11 +22,11 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(num_groups=math.gcd(32, channels), num_channels=channels)
 
 
-def _block(before: int, after: int, *, pool: bool = False) -> nn.Sequential:
+def _block(before: int, after: int, convolution: type[nn.Conv2d], *, pool: bool = False) -> nn.Sequential:
     """Convolution, norm and activation, (b, before, H, W) to (b, after, H, W); with ``pool``, H and W are halved."""
     layers: list[nn.Module] = [
         # No bias: the norm's own shift follows.
-        WeightStandardizedConv2d(before, after, kernel_size=3, padding=1, bias=False),
+        convolution(before, after, kernel_size=3, padding=1, bias=False),
         _norm(after),
         nn.Mish(),
     ]
@@ -45,19 +46,24 @@ class ResNet9(nn.Module):
         in_channels: 1 for grey, 3 for RGB.
         num_classes: Number of logits.
         width: Channels of the first block, a multiple of 4; the later ones have twice and four times as many.
+        weight_standardization: Whether the convolutions standardise their weights, as the paper's do.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, width: int = 64) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, width: int = 64, weight_standardization: bool = True
+    ) -> None:
         super().__init__()
         if width < 4 or width % 4:
             raise ValueError(f"width must be a positive multiple of 4, got {width}")
-        self.conv1 = _block(in_channels, width)
-        self.conv2 = _block(width, 2 * width, pool=True)
-        self.res1 = nn.Sequential(_block(2 * width, 2 * width), _block(2 * width, 2 * width))
+        convolution = WeightStandardizedConv2d if weight_standardization else nn.Conv2d
+        block = partial(_block, convolution=convolution)
+        self.conv1 = block(in_channels, width)
+        self.conv2 = block(width, 2 * width, pool=True)
+        self.res1 = nn.Sequential(block(2 * width, 2 * width), block(2 * width, 2 * width))
         self.scale_norm1 = _norm(2 * width)
-        self.conv3 = _block(2 * width, 4 * width, pool=True)
-        self.conv4 = _block(4 * width, 4 * width, pool=True)
-        self.res2 = nn.Sequential(_block(4 * width, 4 * width), _block(4 * width, 4 * width))
+        self.conv3 = block(2 * width, 4 * width, pool=True)
+        self.conv4 = block(4 * width, 4 * width, pool=True)
+        self.res2 = nn.Sequential(block(4 * width, 4 * width), block(4 * width, 4 * width))
         self.scale_norm2 = _norm(4 * width)
         self.pool = nn.AdaptiveMaxPool2d(2)
         self.head = nn.Linear(16 * width, num_classes)

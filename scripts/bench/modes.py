@@ -85,8 +85,7 @@ def _hbdp(model: nn.Module, batch: Batch, recipe: Recipe, *, precision: str) -> 
     settings = OptimizerSettings("sgd", learning_rate=recipe.learning_rate, momentum=recipe.momentum)
     optimizer = build_optimizer(list(masters.values()), settings)
     summer = make_summer(model, mechanism, max_physical_batch=size, compute_dtype=compute)
-    # On the CPU, as a hospital's own: its noise is the same wherever it computes.
-    noise = seeded_noise(_generator(torch.device("cpu")))
+    noise = seeded_noise(_generator(batch.images.device))
 
     def step() -> None:
         found = dp_sgd_gradient(
@@ -95,6 +94,7 @@ def _hbdp(model: nn.Module, batch: Batch, recipe: Recipe, *, precision: str) -> 
         for name, master in masters.items():
             master.grad = found.gradient[name]
         optimizer.step()
+        optimizer.zero_grad()
         with torch.no_grad():
             for name, follower in followers.items():
                 follower.copy_(masters[name])

@@ -15,6 +15,7 @@ from hbdp_fed.dpsgd.layers.contribution import Ghost, PerRecord
 from hbdp_fed.dpsgd.layers.conv import gradients_by_groups, gradients_by_offsets, weight_gradient
 from hbdp_fed.dpsgd.layers.gram import Geometry, convolution_norms
 from hbdp_fed.dpsgd.layers.rule import Call
+from hbdp_fed.models.imprint import Spectrum
 from hbdp_fed.models.standardized import WeightStandardizedConv1d, WeightStandardizedConv2d, WeightStandardizedConv3d
 from tests.dpsgd.references import REFERENCES, assert_exact, assert_same, clipped, randomised, rows
 
@@ -147,9 +148,14 @@ def test_embeddings_are_exact_also_where_an_index_repeats(shape: tuple[int, ...]
     assert_exact(lambda: Words(padding_idx=padding), indices, references=("torch_func",))
 
 
+def test_scaled_cosine_coefficients_are_exact() -> None:
+    model = nn.Sequential(nn.PReLU(), Spectrum(2 * 5 * 6), nn.Tanh(), nn.Linear(60, 3))
+    assert_exact(model, rows(RECORDS, 2, 5, 6))
+
+
 def test_every_rule_has_a_layer_type_above() -> None:
     tried = {kind for kinds in CONVOLUTIONS.values() for kind in kinds}
-    tried |= {type(build()) for build, _ in NORMS.values()} | {nn.Linear, nn.Embedding}
+    tried |= {type(build()) for build, _ in NORMS.values()} | {nn.Linear, nn.Embedding, Spectrum}
     assert tried == set(RULES)
 
 

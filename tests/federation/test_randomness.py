@@ -34,13 +34,15 @@ def test_exactly_the_seeded_draws_repeat(
     settings: AppSettings, secure_noise: bool, replayable_batches: bool, repeated: set[str]
 ) -> None:
     settings = replace(settings, secure_noise=secure_noise, replayable_batches=replayable_batches)
-    first, again = (drawn(round_randomness(settings, "hospital-01", 2)) for _ in range(2))
+    first, again = (drawn(round_randomness(settings, "hospital-01", 2, CPU)) for _ in range(2))
     assert {name for name in first if first[name] == again[name]} == repeated
 
 
 def test_rounds_hospitals_and_purposes_have_draws_of_their_own(settings: AppSettings) -> None:
     found = [
-        drawn(round_randomness(settings, name, number)) for name in ("hospital-01", "hospital-02") for number in (1, 2)
+        drawn(round_randomness(settings, name, number, CPU))
+        for name in ("hospital-01", "hospital-02")
+        for number in (1, 2)
     ]
     values = [tuple(value) for one in found for value in one.values()]
     assert len(set(values)) == len(values) == 12

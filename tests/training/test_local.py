@@ -226,3 +226,45 @@ def test_an_unknown_name_names_the_setting(key: str, settings: LocalSettings) ->
 def test_an_unknown_grad_mode_names_the_setting() -> None:
     with pytest.raises(SettingError, match=r"training\.grad_mode: 'magic' is not known"):
         train(DpSgdParams(0.0, 1.0, 1.0, 1), 1, replace(SGD, grad_mode="magic"))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "precision"),
+    [
+        (OptimizerSettings("sgd", learning_rate=0.2, momentum=0.9), "float32"),
+        # A first step of the Adam family magnifies a rounding error of a tiny gradient to a whole step.
+        (OptimizerSettings("nadam", learning_rate=2e-3, momentum=0.9), "float64"),
+        (OptimizerSettings("adamw", learning_rate=2e-3, momentum=0.9, weight_decay=0.01), "float64"),
+    ],
+)
+@pytest.mark.parametrize("spec", [SPEC, ModelSpec("resnet9", {"in_channels": 1, "num_classes": 2, "width": 4})])
+@pytest.mark.parametrize("multiplicity", [1, 2])
+def test_training_with_opacus_ends_with_the_same_weights(
+    optimizer: OptimizerSettings, precision: str, spec: ModelSpec, multiplicity: int
+) -> None:
+    mechanism = DpSgdParams(noise_multiplier=1e-3, max_grad_norm=0.5, sample_rate=0.4, steps=12)
+    weights = initial_weights(build_model(spec), generator(0, "weights"))
+    images = torch.nn.functional.pad(IMAGES, (2, 2, 2, 2))
+    deltas = [
+        train_locally(
+            architecture=spec,
+            weights=weights,
+            images=images,
+            labels=LABELS,
+            mechanism=mechanism,
+            steps=12,
+            settings=LocalSettings(
+                optimizer=optimizer, precision=precision, grad_mode=grad_mode, augmentation="flip_shift",
+                multiplicity=multiplicity, max_physical_batch=7,
+            ),
+            progress=START,
+            noise=seeded_noise(generator(0, "n")),
+            batch_generator=generator(0, "b"),
+            augmentation_generator=generator(0, "a"),
+            device=torch.device("cpu"),
+        ).delta
+        for grad_mode in ("hbdp", "opacus")
+    ]  # fmt: skip
+    for name, value in deltas[0].items():
+        assert float(value.abs().max()) > 1e-4
+        torch.testing.assert_close(value, deltas[1][name], rtol=0, atol=1e-5)

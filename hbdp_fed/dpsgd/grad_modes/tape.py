@@ -115,13 +115,14 @@ class Tape:
         """Count one use of a layer in the forward pass."""
         self.uses.update(layer.names.values())
 
-    def call(self, layer: Layer, *, need_input: bool) -> Call:
+    def call(self, layer: Layer, *, need_input: bool, outputs: Tensor | None) -> Call:
         """What the backward pass of one use has to deliver."""
         return Call(
             records=self.records,
             trainable=layer.names.keys(),
             need_input=need_input,
             keep=any(self.uses[name] > 1 for name in layer.names.values()),
+            outputs=outputs,
         )
 
     def add(self, layer: Layer, contributions: Mapping[str, Contribution]) -> None:
@@ -197,12 +198,18 @@ class _Ruled(torch.autograd.Function):
         outputs, saved = layer.rule.forward(layer.module, inputs, tape.compute_dtype, *arguments)
         ctx.save_for_backward(*saved)
         ctx.layer, ctx.tape = layer, tape  # type: ignore[attr-defined]
+        # Not through save_for_backward, which would refuse to go on if they were overwritten.
+        kept = outputs.detach() if layer.rule.wants_outputs else None
+        ctx.outputs, ctx.version = kept, outputs._version  # type: ignore[attr-defined]
         return outputs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        layer, tape = ctx.layer, ctx.tape
-        call = tape.call(layer, need_input=ctx.needs_input_grad[1])
+        layer, tape, outputs = ctx.layer, ctx.tape, ctx.outputs
+        ctx.outputs = None  # unlike saved tensors, autograd would keep it to the end of the whole pass
+        if outputs is not None and outputs._version != ctx.version:
+            outputs = None
+        call = tape.call(layer, need_input=ctx.needs_input_grad[1], outputs=outputs)
         grad_inputs, contributions = layer.rule.backward(layer.module, ctx.saved_tensors, grad, call)
         tape.add(layer, contributions)
         return None, grad_inputs, None, None, None

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from hbdp_fed.dpsgd.layers.affine import GROUP_NORM, LAYER_NORM, PRELU
+from hbdp_fed.dpsgd.layers.affine import GROUP_NORM, LAYER_NORM, PRELU, SPECTRUM
 from hbdp_fed.dpsgd.layers.contribution import Contribution, Ghost, PerRecord
 from hbdp_fed.dpsgd.layers.conv import CONVOLUTION, TRANSPOSED
 from hbdp_fed.dpsgd.layers.linear import EMBEDDING, LINEAR
 from hbdp_fed.dpsgd.layers.rule import Call, LayerRule
 from hbdp_fed.dpsgd.layers.standardized import STANDARDIZED
+from hbdp_fed.models.imprint import Spectrum
 from hbdp_fed.models.standardized import WeightStandardizedConv1d, WeightStandardizedConv2d, WeightStandardizedConv3d
 
 RULES: Mapping[type[nn.Module], LayerRule] = {
@@ -32,6 +33,8 @@ RULES: Mapping[type[nn.Module], LayerRule] = {
     nn.InstanceNorm3d: GROUP_NORM,
     nn.LayerNorm: LAYER_NORM,
     nn.PReLU: PRELU,
+    # What a malicious server hands out gets no slower way than an honest model.
+    Spectrum: SPECTRUM,
 }
 """By exact type: a subclass may compute anything."""
 

@@ -1,4 +1,4 @@
-"""Layers with few weights: affine normalisation and PReLU. Their per-record gradients are small and always kept."""
+"""Layers with few weights: affine normalisation, PReLU, scaled cosine coefficients. Their gradients are always kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from hbdp_fed.dpsgd.layers.contribution import Contribution, PerRecord
 from hbdp_fed.dpsgd.layers.rule import Call, LayerRule, Saved, as_computed, parameter
+from hbdp_fed.models.imprint import Spectrum, dct2, inverse_dct2
 
 AnyInstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
@@ -129,6 +130,25 @@ def _prelu_backward(
     return grad_inputs, _kept(call, weight=by_view)
 
 
+def _spectrum_forward(layer: Spectrum, images: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Saved]:
+    images = as_computed(images, dtype)
+    coefficients = dct2(images).flatten(start_dim=1)
+    weight, bias = layer.weight.detach().to(images.dtype), layer.bias.detach().to(images.dtype)
+    return coefficients * weight + bias, (coefficients, images)
+
+
+def _spectrum_backward(
+    layer: Spectrum, saved: Saved, grad: Tensor, call: Call
+) -> tuple[Tensor | None, Mapping[str, Contribution]]:
+    coefficients, images = saved
+    grad_images = None
+    if call.need_input:
+        # The transform is orthonormal: its transpose is its inverse.
+        grad_images = inverse_dct2((grad * layer.weight.detach().to(grad.dtype)).view(images.shape))
+    return grad_images, _kept(call, weight=grad * coefficients, bias=grad)
+
+
 GROUP_NORM = LayerRule(forward=_group_forward, backward=_group_backward)
 LAYER_NORM = LayerRule(forward=_layer_forward, backward=_layer_backward)
 PRELU = LayerRule(forward=_prelu_forward, backward=_prelu_backward)
+SPECTRUM = LayerRule(forward=_spectrum_forward, backward=_spectrum_backward)

@@ -24,12 +24,14 @@ class Call:
         need_input: Whether the gradient of the input is wanted.
         keep: Whether per-record gradients must be given: of a layer that is used twice, only the gradients add up, not
             their norms.
+        outputs: What the layer returned, if its rule asked for it and nobody has written over it since.
     """
 
     records: int
     trainable: Collection[str]
     need_input: bool
     keep: bool
+    outputs: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,15 @@ class LayerRule:
             the input (None where it is not wanted) and the contributions by the parameters' names in the layer.
         prepare: What happens to the input before, by ordinary differentiable operations (for example padding).
         supports: Whether the rule holds for a layer with just these options; other layers fall back to torch.func.
+        wants_outputs: Whether the backward pass can use the layer's outputs. It has to do without them where an
+            activation in place has overwritten them: what is only saved for speed must not make a model fail.
     """
 
     forward: Callable[..., tuple[Tensor, Saved]]
     backward: Callable[[Any, Saved, Tensor, Call], tuple[Tensor | None, Mapping[str, Contribution]]]
     prepare: Callable[[Any, Tensor], Tensor] = lambda _, inputs: inputs
     supports: Callable[[Any], bool] = lambda _: True
+    wants_outputs: bool = False
 
 
 def parameter(layer: nn.Module, name: str, dtype: torch.dtype | None) -> Tensor | None:

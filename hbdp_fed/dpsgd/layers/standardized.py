@@ -85,13 +85,13 @@ def _forward(layer: AnyStandardized, inputs: Tensor, dtype: torch.dtype | None) 
     standardized, scale = standardization(layer.weight.detach(), layer.eps)
     weight, bias = as_computed(standardized, dtype), parameter(layer, "bias", dtype)
     outputs = convolve(inputs, weight, bias, geometry_of(layer))
-    return outputs, (inputs, outputs, standardized, scale)
+    return outputs, (inputs, standardized, scale)
 
 
 def _backward(
     layer: AnyStandardized, saved: Saved, grad: Tensor, call: Call
 ) -> tuple[Tensor | None, Mapping[str, Contribution]]:
-    inputs, _, standardized, scale = saved
+    inputs, standardized, scale = saved
     grad, geometry = grad.contiguous(), geometry_of(layer)
     weight = standardized.to(grad.dtype)
     contributions: dict[str, Contribution] = {}
@@ -102,7 +102,14 @@ def _backward(
             contributions["weight"] = PerRecord.of(torch.cat([chain.carry(chunk) for chunk in gradients]))
         elif use_gram(inputs, grad, weight, geometry, call.records):
             contributions["weight"] = Ghost(
-                _norms_by_gram(chain, inputs, _unrounded(layer, saved, geometry), grad, geometry, call.records),
+                _norms_by_gram(
+                    chain,
+                    inputs,
+                    _exact_outputs(layer, inputs, standardized, geometry, call),
+                    grad,
+                    geometry,
+                    call.records,
+                ),
                 lambda f: chain.carry(weighted_gradient(inputs, grad, weight, geometry, f)),
             )
         else:
@@ -126,12 +133,15 @@ def _kept(
     return PerRecord(chunks, torch.cat(squared), finish=chain.carry)
 
 
-def _unrounded(layer: AnyStandardized, saved: Saved, geometry: Geometry) -> Tensor:
+def _exact_outputs(
+    layer: AnyStandardized, inputs: Tensor, standardized: Tensor, geometry: Geometry, call: Call
+) -> Tensor:
     """The layer's outputs without the bias, in float32 or better: rounded ones would give the norm of another sum."""
-    inputs, outputs, standardized, _ = saved
-    if outputs.dtype != standardized.dtype:
+    if call.outputs is None or call.outputs.dtype != standardized.dtype:
         return convolve(inputs.to(standardized.dtype), standardized, None, geometry)
-    return outputs if layer.bias is None else outputs - layer.bias.detach().view(1, -1, *[1] * len(geometry.kernel))
+    if layer.bias is None:
+        return call.outputs
+    return call.outputs - layer.bias.detach().view(1, -1, *[1] * len(geometry.kernel))
 
 
 def _norms_by_gram(
@@ -160,4 +170,4 @@ def _norms_by_gram(
     )
 
 
-STANDARDIZED = LayerRule(forward=_forward, backward=_backward, prepare=pad_explicitly)
+STANDARDIZED = LayerRule(forward=_forward, backward=_backward, prepare=pad_explicitly, wants_outputs=True)
