@@ -23,12 +23,12 @@ SPEC = ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 4})
 SGD = LocalSettings(optimizer=OptimizerSettings("sgd", LEARNING_RATE, 0.9))
 
 
-def planned(name: str, records: int, steps: int, eps: float = EPS) -> HospitalPlan:
+def planned(name: str, records: int, steps: int, eps: float = EPS, batch: float = 8) -> HospitalPlan:
     return plan_hospital(
         name=name,
         num_records=records,
         budget=PrivacyBudget(eps, 1e-5),
-        expected_batch=8,
+        expected_batch=batch,
         steps=steps,
         max_grad_norm=1.0,
     )
@@ -82,28 +82,30 @@ def test_the_noise_that_is_sent_has_the_planned_variance_in_every_tensor() -> No
     rounds = 2400
     weights = initial_weights(build_model(spec), generator(0, "weights"))
     images, labels = torch.rand(20, 1, 8, 8, generator=generator(0, "i")), torch.arange(20) % 16
-    plan = planned("hospital-01", 20, steps=rounds)
-    sums: dict[str, float] = dict.fromkeys(weights, 0.0)
+    # Every record in every batch, so that one noiseless round serves to compare all with.
+    plan = planned("hospital-01", 20, steps=rounds, batch=20)
+
+    def sent(number: int, sigma: float) -> Weights:
+        return train_locally(
+            architecture=spec,
+            weights=weights,
+            images=images,
+            labels=labels,
+            mechanism=replace(plan.mechanism, noise_multiplier=sigma),
+            steps=1,
+            settings=SGD,
+            progress=Progress(done=number, planned=rounds),
+            noise=seeded_noise(noise_stream(1, plan.name, number)),
+            batch_generator=batch_stream(1, plan.name, number),
+            augmentation_generator=augmentation_stream(1, plan.name, number),
+            device=torch.device("cpu"),
+        ).delta
+
+    clean = sent(0, 0.0)
+    sums = dict.fromkeys(weights, 0.0)
     for number in range(rounds):
-        noisy, clean = (
-            train_locally(
-                architecture=spec,
-                weights=weights,
-                images=images,
-                labels=labels,
-                mechanism=replace(plan.mechanism, noise_multiplier=sigma),
-                steps=1,
-                settings=SGD,
-                progress=Progress(done=number, planned=rounds),
-                noise=seeded_noise(noise_stream(1, plan.name, number)),
-                batch_generator=batch_stream(1, plan.name, number),
-                augmentation_generator=augmentation_stream(1, plan.name, number),
-                device=torch.device("cpu"),
-            ).delta
-            for sigma in (plan.mechanism.noise_multiplier, 0.0)
-        )
-        for name in sums:
-            sums[name] += float((noisy[name] - clean[name]).square().sum())
+        for name, value in sent(number, plan.mechanism.noise_multiplier).items():
+            sums[name] += float((value - clean[name]).square().sum())
     std = LEARNING_RATE * plan.mechanism.noise_multiplier * plan.mechanism.max_grad_norm / plan.expected_batch
     for name, total in sums.items():
         variance = total / (rounds * weights[name].numel())
@@ -130,7 +132,7 @@ def test_at_1e15_the_grid_of_float32_sums_betrays_the_noise_and_float64_does_not
     std = plan.mechanism.noise_multiplier * plan.mechanism.max_grad_norm
     shares = {}
     for dtype in (torch.float32, torch.float64):
-        summer = clipped_summer(model.to(dtype), max_grad_norm=1.0, max_physical_batch=64)
+        summer = clipped_summer(model.to(dtype), max_grad_norm=1.0, max_physical_batch=256)
         total = summer(images.to(dtype), labels).total
         exact = torch.cat([value.flatten() for value in total.values()])
         noise = gaussian_noise(total, std=std, source=seeded_noise(generator(0, "n")))
