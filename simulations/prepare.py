@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, cast
 
 import torch
 
 from hbdp_fed.data import FederatedDataset, ImageDataset, PartitionSettings, deal, load_dataset
-from hbdp_fed.dpsgd import noise_to_resolution
+from hbdp_fed.dpsgd import clipped_summer, noise_to_resolution
+from hbdp_fed.errors import SettingError
 from hbdp_fed.federation.engine import EngineSettings, default_workers
 from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.privacy import Accountant, plan_hospital
@@ -95,6 +97,7 @@ def prepare(config: RunConfig) -> Prepared:
             **_own(config.model, ModelConfig),
         },
     )
+    _check_model(architecture, dataset, hyper, config.training.grad_mode)
     threads = config.engine.threads_per_client
     workers = config.engine.workers or default_workers(num_hospitals=config.clients, threads_per_client=threads)
     gpus = config.engine.gpus_per_client
@@ -117,6 +120,21 @@ def prepare(config: RunConfig) -> Prepared:
         device=device,
         probes=probes,
     )
+
+
+def _check_model(architecture: ModelSpec, dataset: ImageDataset, hyper: Hyperparameters, grad_mode: str) -> None:
+    """Let one blank record pass through the model and back, as every hospital's will.
+
+    Raises:
+        SettingError: if the model does not take images of this size, or cannot be clipped per record.
+    """
+    summer_of = partial(clipped_summer, max_grad_norm=hyper.max_grad_norm, max_physical_batch=1, grad_mode=grad_mode)
+    try:
+        summer_of(build_model(architecture))(torch.zeros_like(dataset.train.images[:1]), dataset.train.labels[:1])
+    except (ValueError, RuntimeError) as error:
+        raise SettingError(
+            "model", f"{architecture.name} cannot be trained on {dataset.name}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _local_settings(training: TrainingConfig, hyper: Hyperparameters) -> LocalSettings:

@@ -32,6 +32,7 @@ FIGURES = ("ratio_to_sgd", "peak_memory_ratio", "step_ms", "ratio_min", "ratio_m
 MODES = [
     ("sgd", "float32"),
     ("hbdp", "float32"),
+    ("hbdp_halved", "float32"),
     ("opacus_hooks", "float32"),
     ("opacus_ew", "float32"),
     ("opacus_ghost", "float32"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from omegaconf import OmegaConf
 from opacus.accountants import RDPAccountant
 from safetensors.torch import load_file
+from torch import nn
 
 from hbdp_fed.adversary import load_observation, load_reconstruction
-from hbdp_fed.models import weights_sha256
+from hbdp_fed.models import MODELS, weights_sha256
 from hbdp_fed.privacy import relaxed_coherent, worst_case
 from simulations.run import main
 
@@ -320,6 +322,34 @@ def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_written(
     assert message in shown.err
     assert shown.err.startswith("error: ")
     assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "problem"),
+    [
+        (lambda: nn.BatchNorm2d(1), "'0' (BatchNorm2d) mixes records; use GroupNorm"),
+        (lambda: nn.Conv2d(1, 1, kernel_size=99), "Kernel size can't be greater than actual input size"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_on_the_images_is_refused_before_anything_is_written(
+    layer: Callable[[], nn.Module],
+    problem: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def build(**_: Any) -> nn.Module:
+        return nn.Sequential(layer(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+
+    monkeypatch.setitem(MODELS, "cnn", build)  # type: ignore[arg-type]
+    assert main(SMALL) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: model: cnn cannot be trained on phantom: ")
+    assert problem in shown.err.replace("\n", " ")
     assert shown.out == ""
     assert list(tmp_path.iterdir()) == []
 
