@@ -61,12 +61,13 @@ def test_secure_noise_follows_from_its_key_stream_as_box_and_muller_say(monkeypa
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
     monkeypatch.setattr("hbdp_fed.dpsgd.noise.os.urandom", lambda n: bytes(range(n)))
-    stream = Cipher(algorithms.ChaCha20(bytes(range(32)), bytes(range(16))), mode=None).encryptor().update(bytes(32))
-    words = [int.from_bytes(stream[8 * i : 8 * i + 8], "little") for i in range(4)]
-    first, second, third, fourth = (((word >> 11) + 1) / 2**53 for word in words)
-    expected = [
-        math.sqrt(-2 * math.log(first)) * math.cos(2 * math.pi * third),
-        math.sqrt(-2 * math.log(second)) * math.cos(2 * math.pi * fourth),
-        math.sqrt(-2 * math.log(first)) * math.sin(2 * math.pi * third),
+    stream = Cipher(algorithms.ChaCha20(bytes(range(32)), bytes(range(16))), mode=None).encryptor().update(bytes(96))
+    words = [int.from_bytes(stream[8 * i : 8 * i + 8], "little") for i in range(12)]
+    uniforms = [((word >> 11) + 1) / 2**53 for word in words]
+    radius = [math.sqrt(-2 * math.log(u)) for u in uniforms[:6]]
+    draws = [
+        r * wave(2 * math.pi * u) for wave in (math.cos, math.sin) for r, u in zip(radius, uniforms[6:], strict=True)
     ]
+    # Three values, each half the sum of four draws: the first, fourth, seventh and tenth, and so on.
+    expected = [sum(draws[start::3]) / 2 for start in range(3)]
     assert secure_noise()((3,), torch.device("cpu")).tolist() == pytest.approx(expected, rel=1e-12)

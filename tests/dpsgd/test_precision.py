@@ -1,4 +1,4 @@
-"""Layers in bfloat16: still no record above the clipping norm, and near the float32 result."""
+"""Short numbers: no record above the clipping norm in float32 and bfloat16, and bfloat16 near the float32 result."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def case(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, torch.Tensor,
     return model, torch.rand(6, *shape, generator=g), labels
 
 
-def test_the_sum_of_one_clipped_record_is_no_longer_than_the_clipping_norm(case) -> None:
+@pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16])
+def test_the_sum_of_one_clipped_record_is_no_longer_than_the_clipping_norm(case, compute_dtype) -> None:
     """Norm and sum are of the same gradient to float32's rounding, however coarse the gradient itself is."""
     model, images, labels = case
     for i in range(len(labels)):
         found = clipped(
             model, images[i : i + 1], labels=labels[i : i + 1], loss=record_losses, max_grad_norm=1e-3,
-            compute_dtype=torch.bfloat16,
+            compute_dtype=compute_dtype,
         )  # fmt: skip
         assert float(found.norms) > 1e-3
         assert float(flat(found).norm()) == pytest.approx(1e-3, rel=2e-5)
