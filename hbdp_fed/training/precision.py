@@ -29,7 +29,8 @@ PRECISIONS: Mapping[str, Precision] = {
     "bf16": Precision(torch.float32, compute=torch.bfloat16),
     "float64": Precision(torch.float64),
 }
-"""Precisions by name. ``bf16`` is for GPUs; ``float64`` keeps the noise of a huge budget effectively Gaussian."""
+"""Precisions by name. ``bf16`` pays where the processor multiplies it faster; ``float64`` keeps the noise of a huge
+budget effectively Gaussian."""
 
 
 def precision_called(name: str) -> Precision:
