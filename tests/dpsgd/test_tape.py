@@ -208,6 +208,13 @@ def test_layers_that_mix_or_remember_records_are_refused(layer: nn.Module, probl
         clipped_summer(nn.Sequential(nn.Conv2d(1, 3, 3), layer), max_grad_norm=1.0, max_physical_batch=8)
 
 
+def test_a_forward_replaced_on_the_instance_is_refused() -> None:
+    layer = nn.Linear(4, 2)
+    layer.forward = lambda inputs: inputs  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"Linear\.forward was replaced on the instance"):
+        clipped_summer(nn.Sequential(layer), max_grad_norm=1.0, max_physical_batch=8)
+
+
 def test_an_input_without_the_batch_in_front_is_refused() -> None:
     class Turned(nn.Module):
         def __init__(self) -> None:

@@ -47,7 +47,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
     """The layers that hold the model's trainable parameters, each once.
 
     Raises:
-        ValueError: if a layer mixes records.
+        ValueError: if a layer mixes records, or its forward was replaced on the instance.
     """
     _refuse_mixing(model)
     names = {id(value): name for name, value in trainable(model).items()}
@@ -63,11 +63,11 @@ def layers_of(model: nn.Module) -> list[Layer]:
         # A forward of the instance's own may compute anything, as a subclass may.
         rule = None if parametrized or "forward" in vars(module) else rule_of(module)
         if rule is None and (own or parametrized):
-            _announce(type(module).__name__)
-            everything = {name: names[id(p)] for name, p in module.named_parameters() if id(p) in names}
             if "forward" in vars(module):
                 raise ValueError(f"{type(module).__name__}.forward was replaced on the instance: write a class instead")
+            everything = {name: names[id(p)] for name, p in module.named_parameters() if id(p) in names}
             if everything:
+                _announce(type(module).__name__)
                 layers.append(Layer(module, None, everything))
             return
         if own:
