@@ -56,9 +56,11 @@ class PerRecord:
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """See :class:`Contribution`."""
-        first = self.chunks[0]
-        total = first.new_zeros(first[0].numel(), dtype=at_least_float32(first.dtype))
-        widen = Widener()
+        first, widen = self.chunks[0], Widener()
+        wide = at_least_float32(first.dtype)
+        if len(self.chunks) == 1:  # most parameters: few weights, and nothing to add up
+            return self.finish((factors.to(wide) @ widen(first).flatten(start_dim=1)).view(first.shape[1:]))
+        total = first.new_zeros(first[0].numel(), dtype=wide)
         sizes = [len(chunk) for chunk in self.chunks]
         for some_factors, chunk in zip(factors.to(total.dtype).split(sizes), self.chunks, strict=True):
             if len(chunk) == 1 and not chunk.is_cuda:  # reading a number off a GPU would wait for all its work
