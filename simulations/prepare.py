@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -128,9 +127,10 @@ def _check_model(architecture: ModelSpec, dataset: ImageDataset, hyper: Hyperpar
     Raises:
         SettingError: if the model does not take images of this size, or cannot be clipped per record.
     """
-    summer_of = partial(clipped_summer, max_grad_norm=hyper.max_grad_norm, max_physical_batch=1, grad_mode=grad_mode)
+    model = build_model(architecture)
     try:
-        summer_of(build_model(architecture))(torch.zeros_like(dataset.train.images[:1]), dataset.train.labels[:1])
+        summer = clipped_summer(model, max_grad_norm=hyper.max_grad_norm, max_physical_batch=1, grad_mode=grad_mode)
+        summer(torch.zeros_like(dataset.train.images[:1]), dataset.train.labels[:1])
     except (ValueError, RuntimeError) as error:
         raise SettingError(
             "model", f"{architecture.name} cannot be trained on {dataset.name}: {str(error).splitlines()[0]}"

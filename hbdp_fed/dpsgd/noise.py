@@ -90,7 +90,12 @@ def gaussian_noise(like: Weights, *, std: float, source: NoiseSource) -> Weights
         std: Standard deviation, at least 0.
         source: Where the draws come from.
     """
-    return {name: source(value.shape, value.device).mul_(std) for name, value in like.items()}
+    return {name: noise_like(value, std=std, source=source) for name, value in like.items()}
+
+
+def noise_like(value: Tensor, *, std: float, source: NoiseSource) -> Tensor:
+    """:func:`gaussian_noise` of one tensor, for who adds it up at once and need not hold the noise of all."""
+    return source(value.shape, value.device).mul_(std)
 
 
 def noise_to_resolution(*, noise_std: float, magnitude: float, dtype: torch.dtype) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hbdp_fed.dpsgd.clipping import Summer
 from hbdp_fed.dpsgd.grad_modes import clipped_summer, plain_summer
 from hbdp_fed.dpsgd.losses import RecordLoss, record_losses
-from hbdp_fed.dpsgd.noise import NoiseSource, noise_to_resolution
+from hbdp_fed.dpsgd.noise import NoiseSource, noise_like, noise_to_resolution
 from hbdp_fed.types import DpSgdParams, Weights
 
 
@@ -95,7 +95,7 @@ def dp_sgd_gradient(
     std = mechanism.noise_multiplier * mechanism.max_grad_norm if mechanism.noise_multiplier > 0 else 0.0
     if std > 0:
         for value in total.values():
-            value += noise(value.shape, value.device).mul_(std)
+            value += noise_like(value, std=std, source=noise)
     ratio = noise_to_resolution(noise_std=std, magnitude=_largest(total), dtype=sum_dtype) if std > 0 else math.nan
     for value in total.values():
         value /= expected_batch

@@ -41,9 +41,10 @@ def round_randomness(settings: AppSettings, hospital: str, round: int, device: t
         device: Where the hospital computes. Seeded noise is drawn there; batches are the same everywhere.
     """
     replayable = settings.replayable_batches
-    seeded = seeded_noise(noise_stream(settings.seed, hospital, round, device))
     return Randomness(
-        noise=secure_noise() if settings.secure_noise else seeded,
+        noise=secure_noise()
+        if settings.secure_noise
+        else seeded_noise(noise_stream(settings.seed, hospital, round, device)),
         batches=batch_stream(settings.seed, hospital, round) if replayable else unpredictable_generator(),
         augmentation=augmentation_stream(settings.seed, hospital, round) if replayable else unpredictable_generator(),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 
 def standardize(weight: Tensor, eps: float) -> Tensor:
@@ -39,8 +40,8 @@ def standardization(weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return centred * scale, scale
 
 
-class WeightStandardizedConv1d(nn.Conv1d):
-    """``nn.Conv1d``, with all its options, that convolves with :func:`standardize` of its weight.
+class _Standardizing(_ConvNd):
+    """What the three classes below add to the plain convolution that each of them is.
 
     Attributes:
         eps: Added to a filter's variance.
@@ -49,36 +50,18 @@ class WeightStandardizedConv1d(nn.Conv1d):
     eps: float = 1e-5
 
     def forward(self, input: Tensor) -> Tensor:
-        """Features (b, out, L') of features (b, in, L)."""
+        """Features (b, out, *spatial') of features (b, in, *spatial)."""
         features: Tensor = self._conv_forward(input, standardize(self.weight, self.eps), self.bias)
         return features
 
 
-class WeightStandardizedConv2d(nn.Conv2d):
-    """``nn.Conv2d``, with all its options, that convolves with :func:`standardize` of its weight.
-
-    Attributes:
-        eps: Added to a filter's variance.
-    """
-
-    eps: float = 1e-5
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Features (b, out, H', W') of features (b, in, H, W)."""
-        features: Tensor = self._conv_forward(input, standardize(self.weight, self.eps), self.bias)
-        return features
+class WeightStandardizedConv1d(_Standardizing, nn.Conv1d):
+    """``nn.Conv1d``, with all its options, that convolves with :func:`standardize` of its weight."""
 
 
-class WeightStandardizedConv3d(nn.Conv3d):
-    """``nn.Conv3d``, with all its options, that convolves with :func:`standardize` of its weight.
+class WeightStandardizedConv2d(_Standardizing, nn.Conv2d):
+    """``nn.Conv2d``, with all its options, that convolves with :func:`standardize` of its weight."""
 
-    Attributes:
-        eps: Added to a filter's variance.
-    """
 
-    eps: float = 1e-5
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Features (b, out, D', H', W') of features (b, in, D, H, W)."""
-        features: Tensor = self._conv_forward(input, standardize(self.weight, self.eps), self.bias)
-        return features
+class WeightStandardizedConv3d(_Standardizing, nn.Conv3d):
+    """``nn.Conv3d``, with all its options, that convolves with :func:`standardize` of its weight."""

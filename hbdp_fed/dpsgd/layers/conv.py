@@ -99,11 +99,7 @@ def _backward(
     (inputs,) = saved
     grad, geometry = grad.contiguous(), geometry_of(layer)
     weight = layer.weight.detach().to(grad.dtype)
-    contributions: dict[str, Contribution] = {}
-    if "weight" in call.trainable:
-        contributions["weight"] = weight_contribution(inputs, grad, weight, geometry, call)
-    if "bias" in call.trainable:
-        contributions["bias"] = bias_contribution(grad, call)
+    contributions = _contributions(inputs, grad, weight, geometry, call, outputs_grad=grad)
     return input_gradient(inputs, grad, weight, geometry) if call.need_input else None, contributions
 
 
@@ -127,13 +123,21 @@ def _transposed_backward(
     (inputs,) = saved
     grad, geometry = grad.contiguous(), _transposed_geometry(layer)
     weight = layer.weight.detach().to(grad.dtype)
-    contributions: dict[str, Contribution] = {}
-    if "weight" in call.trainable:
-        contributions["weight"] = weight_contribution(grad, inputs, weight, geometry, call)
-    if "bias" in call.trainable:
-        contributions["bias"] = bias_contribution(grad, call)
+    contributions = _contributions(grad, inputs, weight, geometry, call, outputs_grad=grad)
     # The gradient of a transposed convolution's input is the convolution of the output's gradient.
     return convolve(grad, weight, None, geometry) if call.need_input else None, contributions
+
+
+def _contributions(
+    inputs: Tensor, errors: Tensor, weight: Tensor, geometry: Geometry, call: Call, *, outputs_grad: Tensor
+) -> dict[str, Contribution]:
+    """Weight and bias, of those that are trained. The bias belongs to the layer's output in either kind."""
+    contributions: dict[str, Contribution] = {}
+    if "weight" in call.trainable:
+        contributions["weight"] = weight_contribution(inputs, errors, weight, geometry, call)
+    if "bias" in call.trainable:
+        contributions["bias"] = bias_contribution(outputs_grad, call)
+    return contributions
 
 
 def input_gradient(inputs: Tensor, errors: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
