@@ -1,6 +1,6 @@
 """Data sets with one contract, and how they are dealt to hospitals."""
 
-from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.contract import TASKS, ImageDataset, Records, as_floats
 from hbdp_fed.data.federated import FederatedDataset, Hospital, deal
 from hbdp_fed.data.partition import PartitionSettings, hospital_names
 from hbdp_fed.data.registry import DATASETS, load_dataset
@@ -8,11 +8,13 @@ from hbdp_fed.data.shards import read_shard, write_shard
 
 __all__ = [
     "DATASETS",
+    "TASKS",
     "FederatedDataset",
     "Hospital",
     "ImageDataset",
     "PartitionSettings",
     "Records",
+    "as_floats",
     "deal",
     "hospital_names",
     "load_dataset",

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Words = NDArray[np.str_]
+"""One word a record, (N,)."""
+
+TASKS = ("binary", "multiclass", "multilabel", "segmentation")
+"""What a model can be asked for; how each is trained and judged is in :mod:`hbdp_fed.training.tasks`."""
+
+_NO_ATTRIBUTES: Mapping[str, Words] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -12,25 +26,48 @@ class Records:
     """A set of records: images with their labels, in a fixed order.
 
     Attributes:
-        images: float32 (N, C, H, W) in [0, 1].
-        labels: int64 (N,), class indices from 0.
-        masks: bool (N, 1, H, W), where the lesion is; None where a data set has no outlines.
+        images: (N, C, *spatial) with two or three spatial dimensions: float32 in [0, 1], or uint8, of which 255 stands
+            for 1 and which takes a quarter of the memory (see :func:`as_floats`).
+        labels: int64. (N,), class indices from 0; (N, K) of 0 and 1 for ``multilabel``; (N, *spatial), a class a pixel
+            or voxel, for ``segmentation``.
+        masks: bool (N, 1, H, W), where the lesion is; None where a data set has no outlines or they are the labels.
+        groups: int64 (N,), equal for records of one patient (or lesion); None where every record stands for itself.
+        names: What a person finds a record by, as a rule its file; None where a data set has no names.
+        attributes: What else is known of each record, by name: ``sex``, ``age``, ``source`` and their like. Used to
+            deal records to hospitals and to compare subgroups, never to train.
     """
 
     images: Tensor
     labels: Tensor
     masks: Tensor | None = None
+    groups: Tensor | None = None
+    names: Words | None = None
+    attributes: Mapping[str, Words] = field(default_factory=lambda: _NO_ATTRIBUTES)
 
     def __len__(self) -> int:
         return self.labels.shape[0]
 
     def select(self, indices: Tensor) -> Records:
         """The records at ``indices`` (int64), in that order."""
+
+        def rows(values: Any) -> Any:
+            if values is None:
+                return None
+            return values[indices] if isinstance(values, Tensor) else values[indices.numpy()]
+
         return Records(
             images=self.images[indices],
             labels=self.labels[indices],
-            masks=None if self.masks is None else self.masks[indices],
+            masks=rows(self.masks),
+            groups=rows(self.groups),
+            names=rows(self.names),
+            attributes={name: rows(words) for name, words in self.attributes.items()},
         )
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1], whichever of the two forms they are kept in."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 @dataclass(frozen=True)
@@ -39,11 +76,14 @@ class ImageDataset:
 
     Attributes:
         name: The registry's name.
-        task: ``binary`` classification; class 1 is the finding.
-        class_names: One name a class; its length is the number of classes.
+        task: One of :data:`TASKS`. In ``binary`` class 1 is the finding; in ``segmentation`` class 0 is the background.
+        class_names: One name a class (``multilabel``: a finding); its length is the number of a model's logits.
         train: The records that hospitals hold. The only split that privacy is about.
         val: What the server holds: chooses threshold and round, and is the adversary's public side information.
         test: Used once, for the final figures.
+        group: What ``Records.groups`` counts, for example ``lesion``.
+        skipped: A line, with its path, for each record that was left out under ``data.on_bad_record=skip``.
+        spacing: The size of a pixel or voxel in mm along each side; None where it is unknown or not the same for all.
     """
 
     name: str
@@ -52,3 +92,6 @@ class ImageDataset:
     train: Records
     val: Records
     test: Records
+    group: str = "record"
+    skipped: tuple[str, ...] = ()
+    spacing: tuple[float, ...] | None = None

@@ -8,15 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hbdp_fed.data.contract import ImageDataset, Records
-from hbdp_fed.data.partition import (
-    Partition,
-    PartitionSettings,
-    assign,
-    draw_proportions,
-    hospital_names,
-)
+from hbdp_fed.data.contract import ImageDataset, Records, as_floats
+from hbdp_fed.data.layout import lay_out
+from hbdp_fed.data.partition import Partition, PartitionSettings
 from hbdp_fed.data.sites import Scanner, apply_scanner, draw_scanner
+from hbdp_fed.errors import SettingError
 from hbdp_fed.seeding import generator
 
 _LOGGER = logging.getLogger(__name__)
@@ -84,28 +80,20 @@ def deal(
         partition: How records are spread over them.
         scanner_shift: How much the sites' scanners differ, in [0, 1]; at 0 every image stays as it is, bit for bit.
         seed: The run's seed. Proportions, assignment and scanners have streams of their own.
-        min_records: The fewest training records of a hospital.
+        min_records: The fewest training records (or patients) of a hospital.
 
     Raises:
         SettingError: if ``clients``, the partition's settings or ``scanner_shift`` cannot be used with this data set.
     """
-    class_sizes = torch.bincount(dataset.train.labels, minlength=len(dataset.class_names))
-    proportions = draw_proportions(
-        partition,
-        clients=clients,
-        class_sizes=class_sizes,
-        generator=generator(seed, "partition", "proportions"),
-        min_records=min_records,
-    )
     scanners = [draw_scanner(scanner_shift, generator(seed, "scanner", site)) for site in range(clients)]
-    parts = {
-        split: assign(records.labels, proportions, generator(seed, "partition", split))
-        for split, records in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
-    }
+    if scanner_shift > 0 and dataset.train.images.dim() != 4:
+        raise SettingError("data.scanner_shift", "scanners are simulated for images, not for volumes: set it to 0")
+    layout = lay_out(dataset, partition, clients=clients, seed=seed, min_records=min_records)
+    parts = layout.parts
     train = _render(dataset.train, parts["train"], scanners, seed, "train")
     hospitals = tuple(
         Hospital(name=name, records=train.select(own), indices=own, scanner=scanner)
-        for name, own, scanner in zip(hospital_names(clients), parts["train"].indices, scanners, strict=True)
+        for name, own, scanner in zip(layout.names, parts["train"].indices, scanners, strict=True)
     )
     _LOGGER.info("dealt %d training records to %d hospitals: %s", len(train), clients, parts["train"].sizes)
     return FederatedDataset(
@@ -122,7 +110,10 @@ def deal(
 
 def _render(records: Records, part: Partition, scanners: list[Scanner], seed: int, split: str) -> Records:
     """The split in its own order, each record as its site's scanner shows it."""
-    images = torch.empty_like(records.images)
+    if all(scanner == Scanner() for scanner in scanners):
+        return records
+    images = torch.empty(records.images.shape)
     for site, (own, scanner) in enumerate(zip(part.indices, scanners, strict=True)):
-        images[own] = apply_scanner(records.images[own], scanner, generator(seed, "scanner", site, split))
+        seen = apply_scanner(as_floats(records.images[own]), scanner, generator(seed, "scanner", site, split))
+        images[own] = seen
     return replace(records, images=images)

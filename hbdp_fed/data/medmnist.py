@@ -1,7 +1,8 @@
-"""Reads the binary 2D sets of MedMNIST v2 from the files their authors publish.
+"""Reads the 2D and 3D sets of MedMNIST v2 from the files their authors publish.
 
 Yang et al., "MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical image classification",
-Scientific Data 10, 41 (2023).
+Scientific Data 10, 41 (2023). The larger sizes are those of MedMNIST+ (2024). Labels mean what the authors' own table
+says (``medmnist/info.py`` in https://github.com/MedMNIST/MedMNIST).
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.contract import ImageDataset, Records
-from hbdp_fed.errors import DataFileError, unknown_choice
+from hbdp_fed.errors import DataFileError, SettingError, unknown_choice
+
+SIZES: Mapping[int, tuple[int, ...]] = {2: (28, 64, 128, 224), 3: (28, 64)}
+"""The published sides in pixels (voxels), by the number of spatial dimensions. The smallest has no ending."""
 
 _ADVICE = "download the set again from https://medmnist.com"
 
@@ -27,55 +33,157 @@ class MedMnistSet:
     """What one set's labels mean.
 
     Attributes:
-        class_names: The names of classes 0 and 1 as this system counts them: class 1 is the finding.
-        finding: The label in the file that stands for the finding.
+        task: The contract's word for the task.
+        class_names: One name a class, in the order in which this system counts them; in a binary set class 1 is the
+            finding.
+        dimensions: Spatial dimensions of an image, 2 or 3.
+        finding: Of a binary set: the label in the file that stands for the finding.
     """
 
-    class_names: tuple[str, str]
-    finding: int
+    task: str
+    class_names: tuple[str, ...]
+    dimensions: int = 2
+    finding: int = 1
 
+    @property
+    def largest_label(self) -> int:
+        """The largest label that a file may hold; the smallest is 0."""
+        return len(self.class_names) - 1 if self.task == "multiclass" else 1
+
+
+_ORGANS = (
+    "bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left", "lung-right",
+    "pancreas", "spleen",
+)  # fmt: skip
 
 MEDMNIST_SETS: Mapping[str, MedMnistSet] = {
-    "pneumoniamnist": MedMnistSet(class_names=("normal", "pneumonia"), finding=1),
+    "pathmnist": MedMnistSet(
+        "multiclass",
+        (
+            "adipose", "background", "debris", "lymphocytes", "mucus", "smooth muscle", "normal colon mucosa",
+            "cancer-associated stroma", "colorectal adenocarcinoma epithelium",
+        ),
+    ),
+    "chestmnist": MedMnistSet(
+        "multilabel",
+        (
+            "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax",
+            "consolidation", "edema", "emphysema", "fibrosis", "pleural", "hernia",
+        ),
+    ),
+    "dermamnist": MedMnistSet(
+        "multiclass",
+        (
+            "actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma", "benign keratosis-like lesions",
+            "dermatofibroma", "melanoma", "melanocytic nevi", "vascular lesions",
+        ),
+    ),
+    "octmnist": MedMnistSet(
+        "multiclass", ("choroidal neovascularization", "diabetic macular edema", "drusen", "normal")
+    ),
+    "pneumoniamnist": MedMnistSet("binary", ("normal", "pneumonia")),
+    # The authors' task is ordinal regression: grades of diabetic retinopathy. Here a grade is a class like any other.
+    "retinamnist": MedMnistSet("multiclass", ("grade 0", "grade 1", "grade 2", "grade 3", "grade 4")),
     # The authors count malignant as 0 and "normal, benign" as 1.
-    "breastmnist": MedMnistSet(class_names=("normal or benign", "malignant"), finding=0),
-}
-"""The sets that can be read, by their official names."""
+    "breastmnist": MedMnistSet("binary", ("normal or benign", "malignant"), finding=0),
+    "bloodmnist": MedMnistSet(
+        "multiclass",
+        (
+            "basophil", "eosinophil", "erythroblast", "immature granulocytes", "lymphocyte", "monocyte", "neutrophil",
+            "platelet",
+        ),
+    ),
+    "tissuemnist": MedMnistSet(
+        "multiclass",
+        (
+            "Collecting Duct, Connecting Tubule", "Distal Convoluted Tubule", "Glomerular endothelial cells",
+            "Interstitial endothelial cells", "Leukocytes", "Podocytes", "Proximal Tubule Segments",
+            "Thick Ascending Limb",
+        ),
+    ),
+    "organamnist": MedMnistSet("multiclass", _ORGANS),
+    "organcmnist": MedMnistSet("multiclass", _ORGANS),
+    "organsmnist": MedMnistSet("multiclass", _ORGANS),
+    # The same organs as in 2D, in another order.
+    "organmnist3d": MedMnistSet(
+        "multiclass",
+        (
+            "liver", "kidney-right", "kidney-left", "femur-right", "femur-left", "bladder", "heart", "lung-right",
+            "lung-left", "spleen", "pancreas",
+        ),
+        dimensions=3,
+    ),
+    "nodulemnist3d": MedMnistSet("binary", ("benign", "malignant"), dimensions=3),
+    "adrenalmnist3d": MedMnistSet("binary", ("normal", "hyperplasia"), dimensions=3),
+    "fracturemnist3d": MedMnistSet(
+        "multiclass",
+        ("buckle rib fracture", "nondisplaced rib fracture", "displaced rib fracture"),
+        dimensions=3,
+    ),
+    "vesselmnist3d": MedMnistSet("binary", ("vessel", "aneurysm"), dimensions=3),
+    # Neither kind of synapse is a finding; the label 1 stands for it.
+    "synapsemnist3d": MedMnistSet("binary", ("inhibitory synapse", "excitatory synapse"), dimensions=3),
+}  # fmt: skip
+"""The 18 sets by their official names."""
 
 
-def load_medmnist(name: str, *, root: Path) -> ImageDataset:
-    """Read ``root/medmnist/<name>.npz`` with its official splits, in the file's order.
+def load_any_medmnist(
+    *, root: Path, set: str = "pneumoniamnist", size: int = 28, on_bad_record: str = "error"
+) -> ImageDataset:
+    """Read the set that an option names; everything else is as in :func:`load_medmnist`."""
+    return load_medmnist(set, root=root, size=size, on_bad_record=on_bad_record)
+
+
+def load_medmnist(name: str, *, root: Path, size: int = 28, on_bad_record: str = "error") -> ImageDataset:
+    """Read ``root/medmnist/<name>.npz``, or ``<name>_<size>.npz`` for the larger sizes.
+
+    The splits are the official ones, in the file's order. There are no outlines, and no patients are known.
 
     Args:
         name: A key of ``MEDMNIST_SETS``.
         root: The folder that holds the folder ``medmnist``.
+        size: The side of the images in pixels (voxels), one of :data:`SIZES`.
+        on_bad_record: ``error`` or ``skip``: what becomes of a record whose label is none of the set's.
 
     Returns:
-        Grey (C = 1) or RGB (C = 3) images, 0 to 255 scaled to [0, 1]; class 1 is the finding, whatever number it has
-        in the file. There are no outlines.
+        uint8 images: grey (N, 1, H, W), RGB (N, 3, H, W) or, of a 3D set, (N, 1, D, H, W). In a binary set class 1 is
+        the finding, whatever number it has in the file.
 
     Raises:
-        SettingError: if no such set is known.
-        DataFileError: if the file is missing, unreadable or does not have MedMNIST's layout.
+        SettingError: if no such set is known, or it is not published at that size.
+        DataFileError: if the file is missing, unreadable or does not have MedMNIST's layout, or a record is bad under
+            ``error``.
     """
     if name not in MEDMNIST_SETS:
-        raise unknown_choice("data", name, MEDMNIST_SETS)
+        raise unknown_choice("data.set", name, MEDMNIST_SETS)
+    layout = MEDMNIST_SETS[name]
+    sizes = SIZES[layout.dimensions]
+    if size not in sizes:
+        raise SettingError("data.size", f"{name} is published at {', '.join(map(str, sizes))} pixels, got {size!r}")
+    bad = BadRecords(on_bad_record)
     if not root.is_dir():
         raise DataFileError(root, "there is no such folder; set HBDP_DATA to the folder that holds the data sets")
-    path = root / "medmnist" / f"{name}.npz"
+    path = root / "medmnist" / (f"{name}.npz" if size == sizes[0] else f"{name}_{size}.npz")
     if not path.is_file():
         raise DataFileError(path, f"there is no such file; {_ADVICE} and put it there")
     arrays = _read_arrays(path)
-    layout = MEDMNIST_SETS[name]
-    splits = {split: _split_records(path, arrays, split, layout) for split in ("train", "val", "test")}
+    splits = {split: _split_records(path, arrays, split, layout, bad) for split in ("train", "val", "test")}
     shapes = {tuple(records.images.shape[1:]) for records in splits.values()}
     if len(shapes) > 1:
         raise DataFileError(path, f"its splits have images of different shapes: {sorted(shapes)}; {_ADVICE}")
-    return ImageDataset(name=name, task="binary", class_names=layout.class_names, **splits)
+    return ImageDataset(
+        name=name,
+        task=layout.task,
+        class_names=layout.class_names,
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        skipped=tuple(bad.skipped),
+    )
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[np.uint8]]:
-    """The six arrays of MedMNIST's layout, all uint8."""
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The six arrays of MedMNIST's layout: images of uint8, labels of some integer type."""
     names = [f"{split}_{part}" for split in ("train", "val", "test") for part in ("images", "labels")]
     try:
         # Never unpickle: a data file must not be able to run code.
@@ -90,27 +198,54 @@ def _read_arrays(path: Path) -> dict[str, NDArray[np.uint8]]:
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataFileError(path, f"cannot be read ({error}); {_ADVICE}") from error
     for name, array in arrays.items():
-        if array.dtype != np.uint8:
+        if name.endswith("_images") and array.dtype != np.uint8:
             raise DataFileError(path, f"{name} has the type {array.dtype}, not uint8; {_ADVICE}")
+        if name.endswith("_labels") and array.dtype.kind not in "iu":
+            raise DataFileError(path, f"{name} has the type {array.dtype}, not integers; {_ADVICE}")
     return arrays
 
 
-def _split_records(path: Path, arrays: Mapping[str, NDArray[np.uint8]], split: str, layout: MedMnistSet) -> Records:
-    images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-    is_grey = images.ndim == 3
-    if not (is_grey or (images.ndim == 4 and images.shape[-1] == 3)) or 0 in images.shape:
-        raise DataFileError(
-            path, f"{split}_images has the shape {images.shape}, not (N, H, W) or (N, H, W, 3) with N > 0; {_ADVICE}"
-        )
-    if labels.shape not in ((len(images), 1), (len(images),)):
-        raise DataFileError(
-            path, f"{split}_labels has the shape {labels.shape}, not ({len(images)}, 1) like {split}_images; {_ADVICE}"
-        )
-    if labels.max() > 1:
-        raise DataFileError(path, f"{split}_labels holds {labels.max()}, but the classes are 0 and 1; {_ADVICE}")
-    pixels = torch.from_numpy(images)
-    channels_first = pixels[:, None] if is_grey else pixels.permute(0, 3, 1, 2)
+def _split_records(
+    path: Path, arrays: Mapping[str, NDArray[Any]], split: str, layout: MedMnistSet, bad: BadRecords
+) -> Records:
+    images = _channels_first(path, f"{split}_images", arrays[f"{split}_images"], layout.dimensions)
+    labels = _label_rows(path, split, arrays, layout)
+    wrong = (labels < 0) | (labels > layout.largest_label)
+    is_usable = ~wrong.any(axis=1)
+    for record in np.flatnonzero(~is_usable):
+        value = labels[record][wrong[record]][0]
+        known = f"the classes are 0 to {layout.largest_label}"
+        bad.refuse(path, f"{split}_labels holds {value} at position {record}, but {known}")
+    if not is_usable.any():
+        raise DataFileError(path, f"{split}_labels has no label that can be used; {_ADVICE}")
+    if not is_usable.all():
+        images, labels = images[is_usable], labels[is_usable]
+    if layout.task == "binary":
+        labels = labels == layout.finding
+    if layout.task != "multilabel":
+        labels = labels[:, 0]
     return Records(
-        images=channels_first.float().div(255).contiguous(),
-        labels=torch.from_numpy(labels.reshape(-1) == layout.finding).long(),
+        images=torch.from_numpy(np.ascontiguousarray(images)), labels=torch.from_numpy(labels.astype(np.int64))
     )
+
+
+def _channels_first(path: Path, name: str, images: NDArray[np.uint8], dimensions: int) -> NDArray[np.uint8]:
+    """Images as (N, C, *spatial)."""
+    is_grey = images.ndim == 1 + dimensions
+    is_rgb = dimensions == 2 and images.ndim == 4 and images.shape[-1] == 3
+    if not (is_grey or is_rgb) or 0 in images.shape:
+        known = "(N, H, W) or (N, H, W, 3)" if dimensions == 2 else "(N, D, H, W)"
+        raise DataFileError(path, f"{name} has the shape {images.shape}, not {known} with N > 0; {_ADVICE}")
+    return images[:, None] if is_grey else np.moveaxis(images, -1, 1)
+
+
+def _label_rows(path: Path, split: str, arrays: Mapping[str, NDArray[Any]], layout: MedMnistSet) -> NDArray[Any]:
+    """Labels as (N, K) of a multilabel set and as (N, 1) of any other."""
+    labels, count = arrays[f"{split}_labels"], len(arrays[f"{split}_images"])
+    width = len(layout.class_names) if layout.task == "multilabel" else 1
+    if labels.shape != (count, width) and (width > 1 or labels.shape != (count,)):
+        raise DataFileError(
+            path,
+            f"{split}_labels has the shape {labels.shape}, not ({count}, {width}) like {split}_images; {_ADVICE}",
+        )
+    return labels.reshape(count, width)

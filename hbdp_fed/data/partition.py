@@ -1,7 +1,8 @@
-"""Which hospital holds which record.
+"""Which hospital holds which record: by a draw.
 
 The work is split in two so that the same federation can be laid over several splits: ``draw_proportions`` decides which
-share of each class a hospital holds, and ``assign`` deals the records of a split by these shares.
+share of each class a hospital holds, and ``assign`` deals the records of a split by these shares. Hospitals that the
+data itself names are in :mod:`hbdp_fed.data.layout`, which also says what counts as a class.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from hbdp_fed.errors import SettingError, unknown_choice
 Proportions = Tensor
 """float64 (num_classes, H): the share of each class that each hospital holds; every row sums to 1."""
 
+NATURAL = "natural"
+"""The scheme without a draw."""
+
 _MAX_DRAWS = 1000
 
 
@@ -27,21 +31,24 @@ class PartitionSettings:
     """How records are spread over hospitals.
 
     Attributes:
-        scheme: A key of ``SCHEMES``: ``iid`` gives every hospital the same mix of classes; ``dirichlet`` skews it.
+        scheme: ``natural``, where a column of the data names each record's hospital, or a key of ``SCHEMES``: ``iid``
+            gives every hospital the same mix of classes; ``dirichlet`` skews it.
         alpha: The concentration of ``dirichlet``, positive: 0.1 leaves most hospitals with mostly one class, 100 is
             close to ``iid``.
         sizes: A key of ``SIZES``: ``equal``, or ``power_law`` for a few large hospitals and many small ones.
         exponent: The power law's exponent, not negative; 0 makes it ``equal``.
+        column: The column of ``natural``, one of the data set's attributes.
     """
 
     scheme: str = "iid"
     alpha: float = 0.5
     sizes: str = "equal"
     exponent: float = 1.0
+    column: str | None = None
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise unknown_choice("partition.scheme", self.scheme, SCHEMES)
+        if self.scheme not in (*SCHEMES, NATURAL):
+            raise unknown_choice("partition.scheme", self.scheme, (*SCHEMES, NATURAL))
         if self.sizes not in SIZES:
             raise unknown_choice("partition.sizes", self.sizes, SIZES)
         check_number("partition.alpha", self.alpha, low=0.0, open_ends=True)
@@ -110,29 +117,43 @@ def draw_proportions(
     raise _too_uneven(settings, clients, total, min_records)
 
 
-def assign(labels: Tensor, proportions: Proportions, generator: torch.Generator) -> Partition:
+def assign(
+    labels: Tensor, proportions: Proportions, generator: torch.Generator, *, groups: Tensor | None = None
+) -> Partition:
     """Deal every record of a split to one hospital.
 
     Args:
         labels: int64 (N,), classes from 0.
         proportions: The share of each class each hospital holds.
         generator: A CPU generator: decides which records of a class go where, not how many.
+        groups: int64 (N,), equal for records of one patient, who is dealt as a whole and counts as one record of the
+            class of the first; None where every record stands for itself.
 
     Returns:
-        A partition in which hospital i has ``deal_counts(...)[c, i]`` records of class c; that may be none.
+        A partition in which hospital i has ``deal_counts(...)[c, i]`` records (or patients) of class c; that may be
+        none.
 
     Raises:
         ValueError: if a label has no row in ``proportions``.
     """
+    if groups is not None:
+        _, first, member = np.unique(groups.numpy(), return_index=True, return_inverse=True)
+        dealt = assign(labels[torch.from_numpy(first)], proportions, generator)
+        return by_owner(dealt.owners()[torch.from_numpy(member)], proportions.shape[1])
     num_classes, clients = proportions.shape
     counts = deal_counts(torch.bincount(labels, minlength=num_classes), proportions)
     parts: list[list[Tensor]] = [[] for _ in range(clients)]
     for label, row in enumerate(counts):
         members = torch.nonzero(labels == label)[:, 0]
         shuffled = members[torch.randperm(len(members), generator=generator)]
-        for own, dealt in zip(parts, shuffled.split(row.tolist()), strict=True):
-            own.append(dealt)
+        for own, given in zip(parts, shuffled.split(row.tolist()), strict=True):
+            own.append(given)
     return Partition(indices=tuple(torch.cat(own).sort().values for own in parts))
+
+
+def by_owner(owners: Tensor, clients: int) -> Partition:
+    """The partition in which record n is that of hospital ``owners[n]``, int64 (N,) below ``clients``."""
+    return Partition(indices=tuple(torch.nonzero(owners == hospital)[:, 0] for hospital in range(clients)))
 
 
 def deal_counts(class_sizes: Tensor, proportions: Proportions) -> Tensor:

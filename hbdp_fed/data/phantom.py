@@ -53,7 +53,14 @@ def load_phantom(
         )
         for split, count in (("train", num_train), ("val", num_val), ("test", num_test))
     }
-    return ImageDataset(name="phantom", task="binary", class_names=("healthy", "lesion"), **splits)
+    return ImageDataset(
+        name="phantom",
+        task="binary",
+        class_names=("healthy", "lesion"),
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+    )
 
 
 def _draw_split(count: int, *, image_size: int, prevalence: float, stream: torch.Generator) -> Records:

@@ -10,9 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from hbdp_fed.data.chest_xray import load_chest_xray
 from hbdp_fed.data.contract import ImageDataset
-from hbdp_fed.data.medmnist import MEDMNIST_SETS, load_medmnist
+from hbdp_fed.data.ham10000 import load_ham10000
+from hbdp_fed.data.medmnist import load_any_medmnist, load_medmnist
+from hbdp_fed.data.msd import load_msd
 from hbdp_fed.data.phantom import load_phantom
+from hbdp_fed.data.radimagenet import load_radimagenet
 from hbdp_fed.errors import SettingError, unknown_choice
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -39,7 +43,15 @@ class DatasetEntry:
 
 DATASETS: Mapping[str, DatasetEntry] = {
     "phantom": DatasetEntry(load_phantom, needs_files=False),
-    **{name: DatasetEntry(partial(load_medmnist, name), needs_files=True) for name in MEDMNIST_SETS},
+    "medmnist": DatasetEntry(load_any_medmnist, needs_files=True),
+    # Two sets have a recipe of their own, and so a name.
+    **{
+        name: DatasetEntry(partial(load_medmnist, name), needs_files=True) for name in ("breastmnist", "pneumoniamnist")
+    },
+    "ham10000": DatasetEntry(load_ham10000, needs_files=True),
+    "msd": DatasetEntry(load_msd, needs_files=True),
+    "chest_xray": DatasetEntry(load_chest_xray, needs_files=True),
+    "radimagenet": DatasetEntry(load_radimagenet, needs_files=True),
 }
 
 

@@ -23,6 +23,8 @@ _ADVICE = "write the site's shard again"
 def write_shard(path: Path, records: Records) -> None:
     """Write ``records`` to ``path``, replacing what was there in one step, so that no reader sees half a file.
 
+    Images, labels and outlines are written; training needs no names, patients or attributes.
+
     Raises:
         DataFileError: if the file cannot be written.
     """
@@ -39,7 +41,7 @@ def write_shard(path: Path, records: Records) -> None:
 
 
 def read_shard(path: Path) -> Records:
-    """Read what :func:`write_shard` wrote, bit for bit.
+    """Read the images, labels and outlines that :func:`write_shard` wrote, bit for bit.
 
     Returns:
         Records whose tensors are mapped from the file: pages are read when they are first used.
@@ -63,12 +65,14 @@ def _problem(tensors: dict[str, Tensor]) -> str | None:
     if not {"images", "labels"} <= tensors.keys() <= {"images", "labels", "masks"}:
         return f"it holds {', '.join(sorted(tensors)) or 'nothing'}"
     images, labels = tensors["images"], tensors["labels"]
-    if images.dtype != torch.float32 or images.dim() != 4:
-        return f"images is {images.dtype} {tuple(images.shape)}, not float32 (N, C, H, W)"
-    count, _, height, width = images.shape
-    if labels.dtype != torch.int64 or labels.shape != (count,):
-        return f"labels is {labels.dtype} {tuple(labels.shape)}, not int64 ({count},)"
+    if images.dtype not in (torch.float32, torch.uint8) or images.dim() not in (4, 5):
+        return f"images is {images.dtype} {tuple(images.shape)}, not float32 or uint8 (N, C, *spatial)"
+    count, _, *spatial = images.shape
+    fitting = labels.dim() in (1, 2) or list(labels.shape[1:]) == spatial
+    if labels.dtype != torch.int64 or labels.shape[:1] != (count,) or not fitting:
+        accepted = f"({count},), ({count}, K) or ({count}, {', '.join(map(str, spatial))})"
+        return f"labels is {labels.dtype} {tuple(labels.shape)}, not int64 {accepted}"
     masks = tensors.get("masks")
-    if masks is not None and (masks.dtype != torch.bool or masks.shape != (count, 1, height, width)):
-        return f"masks is {masks.dtype} {tuple(masks.shape)}, not bool ({count}, 1, {height}, {width})"
+    if masks is not None and (masks.dtype != torch.bool or list(masks.shape) != [count, 1, *spatial]):
+        return f"masks is {masks.dtype} {tuple(masks.shape)}, not bool {(count, 1, *spatial)}"
     return None

@@ -1,0 +1,51 @@
+"""What becomes of a record whose files are missing, broken or contradict each other."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hbdp_fed.errors import DataFileError, unknown_choice
+
+_LOGGER = logging.getLogger(__name__)
+
+POLICIES = ("error", "skip")
+"""``error`` ends the run before anything is trained; ``skip`` leaves the record out, counts it and says so."""
+
+_ADVICE = "repair it, or leave such records out with data.on_bad_record=skip"
+
+
+@dataclass
+class BadRecords:
+    """The records of one data set that cannot be used.
+
+    Attributes:
+        policy: One of :data:`POLICIES`.
+        skipped: A line for each record that was left out, in the order in which they were met.
+
+    Raises:
+        SettingError: if there is no such policy.
+    """
+
+    policy: str
+    skipped: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise unknown_choice("data.on_bad_record", self.policy, POLICIES)
+
+    def refuse(self, path: Path, problem: str) -> None:
+        """Leave a record out.
+
+        Args:
+            path: The file to look at.
+            problem: What is wrong with it, as the end of a sentence that begins with the path.
+
+        Raises:
+            DataFileError: under ``error``.
+        """
+        if self.policy == "error":
+            raise DataFileError(path, f"{problem}; {_ADVICE}")
+        _LOGGER.info("skipped %s: %s", path, problem)
+        self.skipped.append(f"{path}: {problem}")

@@ -1,0 +1,309 @@
+"""Reads any task of the Medical Segmentation Decathlon: volumes with a class a voxel.
+
+Antonelli et al., "The Medical Segmentation Decathlon", Nature Communications 13, 4128 (2022). A task is a folder with
+``dataset.json``, ``imagesTr`` and ``labelsTr``; the official test volumes have no labels and are not used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hbdp_fed.data.bad_records import BadRecords
+from hbdp_fed.data.checks import check_integer, check_number
+from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.splits import SplitSettings, split_by_group
+from hbdp_fed.errors import DataFileError, SettingError, unknown_choice
+
+PERCENTILES = (0.5, 99.5)
+"""Of each volume and channel by itself: what is outside is clipped, for one bright voxel may be a thousand times as
+bright as tissue."""
+
+FITS = ("crop", "scale")
+"""How a volume comes to the common size: padded or cropped around its centre, or scaled as a whole."""
+
+_SUFFIXES = (".nii.gz", ".nii")
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What ``dataset.json`` says.
+
+    Attributes:
+        folder: The task's folder.
+        class_names: In the order of the labels, which run from 0, the background.
+        is_ct: Whether grey levels are Hounsfield units, which mean the same in every volume.
+        pairs: Image and label of each training volume.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...]
+    is_ct: bool
+    pairs: tuple[tuple[Path, Path], ...]
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """One record: image float32 (C, *spatial) in [0, 1], labels int64 (*spatial), the size of a voxel in mm."""
+
+    image: Tensor
+    labels: Tensor
+    spacing: tuple[float, ...]
+
+
+def load_msd(
+    *,
+    root: Path,
+    task: str = "Task04_Hippocampus",
+    image_size: Sequence[int] = (40, 56, 40),
+    fit: str = "crop",
+    spacing: Sequence[float] | None = None,
+    window: Sequence[float] = (-150.0, 250.0),
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+    on_bad_record: str = "error",
+) -> ImageDataset:
+    """Read ``root/msd/<task>``.
+
+    Grey levels become [0, 1] without a look at any other record: CT by a fixed window, everything else between two
+    percentiles of the volume itself.
+
+    Args:
+        root: The folder that holds the folder ``msd``.
+        task: The task's folder, for example ``Task03_Liver``.
+        image_size: The common size in voxels, three sides of at least 16, in the order right, anterior, superior.
+        fit: A key of :data:`FITS`.
+        spacing: The size of a voxel in mm that volumes are resampled to first, three numbers; None leaves them.
+        window: For CT: the Hounsfield units that become 0 and 1. The default shows the organs of the abdomen.
+        val_fraction: The share of volumes in the validation split.
+        test_fraction: The share of volumes in the test split.
+        split_seed: The division's own seed.
+        on_bad_record: ``error`` or ``skip``: what becomes of a volume without label, a label without volume, and of
+            files that cannot be read or contradict each other.
+
+    Returns:
+        Volumes (N, C, *image_size), float32, a channel a modality; the labels are what the voxels are.
+
+    Raises:
+        SettingError: if an option cannot be used.
+        DataFileError: if ``dataset.json`` is missing or not the Decathlon's, or a record is bad under ``error``.
+    """
+    settings = SplitSettings(val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)
+    _check_options(image_size=image_size, fit=fit, spacing=spacing, window=window)
+    bad = BadRecords(on_bad_record)
+    layout = _read_layout(root / "msd", task)
+    pairs = list(_complete_pairs(layout, bad))
+    prepare = _pipeline(layout, image_size=image_size, fit=fit, spacing=spacing, window=window)
+    volumes: list[_Volume] = []
+    names = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        reads = pool.map(lambda pair: _read(pair, layout, prepare), pairs)
+        for (image, _), volume in zip(pairs, reads, strict=True):
+            if isinstance(volume, _Volume):
+                volumes.append(volume)
+                names.append(_stem(image))
+            else:
+                bad.refuse(*volume)
+    if not volumes:
+        raise DataFileError(layout.folder, "has no volume that can be used")
+    records = Records(
+        images=torch.stack([volume.image for volume in volumes]),
+        labels=torch.stack([volume.labels for volume in volumes]),
+        names=np.asarray(names),
+    )
+    everyone = torch.arange(len(records))
+    split = split_by_group(everyone, torch.zeros_like(everyone), settings)
+    sizes = {volume.spacing for volume in volumes}
+    return ImageDataset(
+        name="msd",
+        task="segmentation",
+        class_names=layout.class_names,
+        train=records.select(split.train),
+        val=records.select(split.val),
+        test=records.select(split.test),
+        group="volume",
+        skipped=tuple(bad.skipped),
+        # Scaled volumes differ in their voxels' size: there, distances are counted in voxels.
+        spacing=sizes.pop() if len(sizes) == 1 else None,
+    )
+
+
+def _check_options(
+    *, image_size: Sequence[int], fit: str, spacing: Sequence[float] | None, window: Sequence[float]
+) -> None:
+    if len(image_size) != 3:
+        raise SettingError("data.image_size", f"must be three numbers, as in [40,56,40], got {list(image_size)}")
+    for side in image_size:
+        check_integer("data.image_size", side, minimum=16)
+    if fit not in FITS:
+        raise unknown_choice("data.fit", fit, FITS)
+    if spacing is not None:
+        if len(spacing) != 3:
+            raise SettingError("data.spacing", f"must be three numbers in mm or null, got {list(spacing)}")
+        for size in spacing:
+            check_number("data.spacing", size, low=0.0, open_ends=True)
+    if len(window) != 2 or not window[0] < window[1]:
+        raise SettingError("data.window", f"must be two Hounsfield units, the lower one first, got {list(window)}")
+
+
+def _read_layout(folder: Path, task: str) -> _Layout:
+    path = folder / task / "dataset.json"
+    if not path.is_file():
+        there = sorted(part.parent.name for part in folder.glob("*/dataset.json"))
+        found = f"; in {folder} there are: {', '.join(there)}" if there else ""
+        raise DataFileError(path, f"there is no such file; set data.task to a task's folder{found}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = {int(number): str(name) for number, name in content["labels"].items()}
+        modalities = [str(name).upper() for name in content["modality"].values()]
+        pairs = tuple(
+            (folder / task / str(pair["image"]), folder / task / str(pair["label"])) for pair in content["training"]
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataFileError(path, f"is not the dataset.json of a Decathlon task ({error!r})") from error
+    if sorted(names) != list(range(len(names))) or len(names) < 2:
+        raise DataFileError(path, f"its labels are {sorted(names)}, but should be 0, 1, ... without a gap")
+    return _Layout(
+        folder=folder / task,
+        class_names=tuple(names[number] for number in sorted(names)),
+        is_ct=modalities == ["CT"],
+        pairs=pairs,
+    )
+
+
+def _complete_pairs(layout: _Layout, bad: BadRecords) -> Iterator[tuple[Path, Path]]:
+    """The pairs that are whole; what is in the folders alone, or in the list alone, is refused."""
+    for image, label in layout.pairs:
+        if not image.is_file():
+            bad.refuse(image, f"there is no such file, though {label.name} is its label")
+        elif not label.is_file():
+            bad.refuse(image, f"has no label: there is no file {label}")
+        else:
+            yield image, label
+    for folder, problem in (
+        ("imagesTr", "is a volume without label: dataset.json does not list it"),
+        ("labelsTr", "is a label without volume: dataset.json does not list it"),
+    ):
+        listed = {path.name for pair in layout.pairs for path in pair if path.parent.name == folder}
+        for path in sorted((layout.folder / folder).glob("*")):
+            # The archives of the Decathlon hold a hidden twin of every file.
+            if path.name.endswith(_SUFFIXES) and not path.name.startswith(".") and path.name not in listed:
+                bad.refuse(path, problem)
+
+
+_Prepare = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def _pipeline(
+    layout: _Layout,
+    *,
+    image_size: Sequence[int],
+    fit: str,
+    spacing: Sequence[float] | None,
+    window: Sequence[float],
+) -> _Prepare:
+    """MONAI's transforms of an image and its label, from the grid they are stored on to the common one."""
+    from monai import transforms as mt  # here, because it takes seconds to import
+
+    both = ("image", "label")
+    intensity = (
+        mt.ScaleIntensityRanged("image", a_min=window[0], a_max=window[1], b_min=0.0, b_max=1.0, clip=True)
+        if layout.is_ct
+        else mt.ScaleIntensityRangePercentilesd(
+            "image", lower=PERCENTILES[0], upper=PERCENTILES[1], b_min=0.0, b_max=1.0, clip=True, channel_wise=True
+        )
+    )
+    fitting: Mapping[str, Callable[[], Any]] = {
+        "crop": lambda: mt.ResizeWithPadOrCropd(both, spatial_size=tuple(image_size)),
+        "scale": lambda: mt.Resized(both, spatial_size=tuple(image_size), mode=("area", "nearest")),
+    }
+    composed: _Prepare = mt.Compose(
+        [
+            mt.Orientationd(both, axcodes="RAS", labels=None),
+            *([mt.Spacingd(both, pixdim=tuple(spacing), mode=("bilinear", "nearest"))] if spacing is not None else []),
+            intensity,
+            fitting[fit](),
+        ]
+    )
+    return composed
+
+
+def _read(pair: tuple[Path, Path], layout: _Layout, prepare: _Prepare) -> _Volume | tuple[Path, str]:
+    """One record, or the file that is to blame and what is wrong with it."""
+    from monai.data.meta_tensor import MetaTensor
+
+    stored = []
+    for path in pair:
+        content = _stored(path)
+        if isinstance(content, str):
+            return path, content
+        stored.append(content)
+    (image, affine), (label, label_affine) = stored
+    if blame := _contradiction(pair, image, label, len(layout.class_names)):
+        return blame
+    # The last axis of four is the modality.
+    channels_first = np.moveaxis(image, -1, 0) if image.ndim == 4 else image[None]
+    try:
+        ready = prepare(
+            {
+                "image": MetaTensor(
+                    torch.from_numpy(np.ascontiguousarray(channels_first)), affine=torch.from_numpy(affine)
+                ),
+                "label": MetaTensor(torch.from_numpy(label[None]), affine=torch.from_numpy(label_affine)),
+            }
+        )
+    except (ValueError, RuntimeError) as error:
+        return pair[0], f"cannot be brought to the common grid ({_reason(error)})"
+    return _Volume(
+        image=ready["image"].as_tensor().float().contiguous(),
+        labels=ready["label"].as_tensor()[0].long(),
+        spacing=tuple(round(float(size), 3) for size in ready["image"].pixdim),
+    )
+
+
+def _stored(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]] | str:
+    """A NIfTI file's voxels and affine matrix, or what is wrong with the file."""
+    import nibabel
+
+    try:
+        file = nibabel.load(path)
+        return np.asanyarray(file.dataobj, dtype=np.float32), np.asarray(file.affine)  # type: ignore[attr-defined]
+    except (*_UNREADABLE, nibabel.filebasedimages.ImageFileError) as error:
+        return f"cannot be read ({_reason(error)})"
+
+
+def _contradiction(
+    pair: tuple[Path, Path], image: NDArray[np.float32], label: NDArray[np.float32], num_classes: int
+) -> tuple[Path, str] | None:
+    """The file to blame if image and label do not make one record, and why; None if they do."""
+    if label.ndim != 3 or image.shape[:3] != label.shape or image.ndim > 4:
+        return pair[1], f"has {label.shape} voxels, but its image {pair[0].name} has {image.shape}"
+    wrong = label[(label != np.round(label)) | (label < 0) | (label >= num_classes)]
+    if wrong.size:
+        return pair[1], f"holds the label {wrong[0]:g}, but the classes are 0 to {num_classes - 1}"
+    if not np.isfinite(image).all():
+        return pair[0], "has a grey level that is not a finite number"
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")

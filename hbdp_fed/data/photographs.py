@@ -1,0 +1,89 @@
+"""Reads many image files of any common format into one tensor."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hbdp_fed.data.bad_records import BadRecords
+
+CHANNELS = {"L": 1, "RGB": 3}
+"""Pillow's modes, ``L`` for grey, and their channels."""
+
+_CHUNK = 1024
+"""Files in flight at once: an error stops the reading at the next chunk, and read pixels do not pile up."""
+
+_UNREADABLE = (
+    OSError,  # no access, cut off, or of no known format
+    ValueError,
+    SyntaxError,  # Pillow's word for a broken PNG
+    EOFError,
+    IndexError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def read_photographs(
+    paths: Sequence[Path], *, mode: str, image_size: int, bad: BadRecords, nearest: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Read images and scale each to a square, whatever its sides were.
+
+    Args:
+        paths: The files.
+        mode: ``L`` or ``RGB``; what is stored in another mode is converted.
+        image_size: Height and width in pixels, positive.
+        bad: Where files that are missing or cannot be read go.
+        nearest: Take each pixel from one pixel instead of averaging: for images whose grey levels are classes.
+
+    Returns:
+        uint8 (n, C, image_size, image_size), and int64 (n,): which of ``paths`` they are, ascending.
+
+    Raises:
+        DataFileError: if a file is missing, cut off or broken, or has more than 8 bits a channel, under ``error``.
+    """
+    method = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+
+    def read(path: Path) -> Tensor | str:
+        try:
+            with Image.open(path) as picture:
+                if picture.mode.startswith(("I", "F")):
+                    # Pillow would clip them to 255 without a word.
+                    return "has more than 8 bits a pixel"
+                # A JPEG is decoded at a fraction of its size where that is still sharper than wanted.
+                picture.draft(mode, (2 * image_size, 2 * image_size))
+                pixels = picture.convert(mode).resize((image_size, image_size), method)
+        except FileNotFoundError:
+            return "there is no such file"
+        except _UNREADABLE as error:
+            return f"cannot be read ({_first_line(error)})"
+        return torch.from_numpy(np.array(pixels)).reshape(image_size, image_size, CHANNELS[mode]).permute(2, 0, 1)
+
+    images = torch.empty((len(paths), CHANNELS[mode], image_size, image_size), dtype=torch.uint8)
+    kept: list[int] = []
+    # Pillow decodes outside of Python's lock.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for start in range(0, len(paths), _CHUNK):
+            chunk = paths[start : start + _CHUNK]
+            for number, picture in enumerate(pool.map(read, chunk), start):
+                if isinstance(picture, str):
+                    bad.refuse(paths[number], picture)
+                    continue
+                images[len(kept)] = picture
+                kept.append(number)
+    return images[: len(kept)], torch.tensor(kept, dtype=torch.int64)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
