@@ -2,7 +2,7 @@
 
 from hbdp_fed.dpsgd.clipping import GradientSum, Summer, clip_factors
 from hbdp_fed.dpsgd.grad_modes import GRAD_MODES, clipped_summer, plain_summer
-from hbdp_fed.dpsgd.losses import RecordLoss, record_losses
+from hbdp_fed.dpsgd.losses import LOSSES, RecordLoss, record_loss, record_losses
 from hbdp_fed.dpsgd.noise import (
     EFFECTIVELY_GAUSSIAN,
     NoiseSource,
@@ -17,6 +17,7 @@ from hbdp_fed.dpsgd.step import StepGradient, dp_sgd_gradient, make_summer
 __all__ = [
     "EFFECTIVELY_GAUSSIAN",
     "GRAD_MODES",
+    "LOSSES",
     "GradientSum",
     "NoiseSource",
     "RecordLoss",
@@ -30,6 +31,7 @@ __all__ = [
     "noise_to_resolution",
     "plain_summer",
     "poisson_batches",
+    "record_loss",
     "record_losses",
     "secure_noise",
     "seeded_noise",

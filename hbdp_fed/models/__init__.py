@@ -1,6 +1,7 @@
 """The architectures that hospitals train, by name."""
 
 from hbdp_fed.models.registry import MODELS, build_model, initial_weights, load_weights
+from hbdp_fed.models.starting import starting_weights
 from hbdp_fed.models.storage import read_weights, save_weights, weights_sha256
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "load_weights",
     "read_weights",
     "save_weights",
+    "starting_weights",
     "weights_sha256",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.models.cnn import SmallCnn
 from hbdp_fed.models.imprint import ImprintModel
+from hbdp_fed.models.monai_unet import build_monai_unet
 from hbdp_fed.models.resnet9 import ResNet9
 from hbdp_fed.models.unet import build_unet
 from hbdp_fed.types import ModelSpec, Weights
@@ -25,6 +26,7 @@ def _build_imprint(*, base: Mapping[str, Any], **settings: Any) -> ImprintModel:
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "cnn": SmallCnn,
     "imprint": _build_imprint,
+    "monai_unet": build_monai_unet,
     "resnet9": ResNet9,
     "unet": build_unet,
 }

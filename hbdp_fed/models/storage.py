@@ -29,13 +29,13 @@ def read_weights(path: Path) -> Weights:
     """The inverse of :func:`save_weights`, in the file's own order of names.
 
     Raises:
-        DataFileError: if the file is missing or not a safetensors file.
+        DataFileError: if the file is missing, not readable or not a safetensors file.
     """
     try:
         return load_file(path)
     except FileNotFoundError as error:
         raise DataFileError(path, "there is no such file") from error
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise DataFileError(path, f"not a readable safetensors file ({error})") from error
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional
+
+from hbdp_fed.models.spatial import check_shape, check_spatial_dims
 
 _SMALLEST_SIDE = 16
 
@@ -13,27 +16,37 @@ class UNet(nn.Module):
     Args:
         net: Maps (b, in_channels, *spatial) to logits (b, num_classes, *spatial).
         spatial_dims: Number of spatial dimensions that ``net`` takes.
+        smallest_side: The shortest side that it takes, at least 1.
+        multiple_of: What its sides have to be multiples of. Other images get a black border on all sides, evenly, and
+            the border's logits are cut off again.
     """
 
-    def __init__(self, net: nn.Module, spatial_dims: int) -> None:
+    def __init__(
+        self, net: nn.Module, spatial_dims: int, *, smallest_side: int = _SMALLEST_SIDE, multiple_of: int = 1
+    ) -> None:
         super().__init__()
         self.net = net
         self.spatial_dims = spatial_dims
+        self.smallest_side = smallest_side
+        self.multiple_of = multiple_of
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (b, num_classes, *spatial) of images (b, in_channels, *spatial) in [0, 1]; each side at least 16.
+        """Logits (b, num_classes, *spatial) of images (b, in_channels, *spatial) in [0, 1].
 
         Raises:
-            ValueError: if the images have another number of dimensions or are smaller.
+            ValueError: if the images have another number of dimensions or a side below the smallest.
         """
+        check_shape(images, spatial_dims=self.spatial_dims, smallest_side=self.smallest_side)
         sides = tuple(images.shape[2:])
-        if len(sides) != self.spatial_dims or min(sides) < _SMALLEST_SIDE:
-            raise ValueError(
-                f"images must have {self.spatial_dims} spatial dimensions of at least {_SMALLEST_SIDE} after batch and"
-                f" channels, got shape {tuple(images.shape)}"
-            )
+        missing = [-side % self.multiple_of for side in sides]
+        if any(missing):
+            # A constant, so that nothing but the record itself is in its border; PyTorch lists the last side first.
+            border = [width for more in reversed(missing) for width in (more // 2, more - more // 2)]
+            images = functional.pad(images, border, value=0.0)
         # Public constants: nothing is learnt from private data to normalise it.
         logits: Tensor = self.net(images * 2 - 1)
+        for axis, (side, more) in enumerate(zip(sides, missing, strict=True), start=2):
+            logits = logits.narrow(axis, more // 2, side) if more else logits
         return logits
 
 
@@ -55,8 +68,7 @@ def build_unet(in_channels: int, num_classes: int, spatial_dims: int = 2, width:
     Raises:
         ValueError: if ``spatial_dims`` or ``width`` is none of these.
     """
-    if spatial_dims not in (2, 3):
-        raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+    check_spatial_dims(spatial_dims)
     if width < 8 or width % 8:
         raise ValueError(f"width must be a positive multiple of 8, got {width}")
     # Here and not above: MONAI takes one to three seconds to import, which every start with another model would pay.

@@ -14,6 +14,7 @@ from hbdp_fed.errors import DataFileError, SettingError
 from hbdp_fed.models import build_model, initial_weights, load_weights, read_weights, save_weights, weights_sha256
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import ModelSpec
+from tests.dpsgd.references import assert_same, clipped, randomised
 
 CNN = ModelSpec("cnn", {"in_channels": 3, "num_classes": 2, "width": 8})
 
@@ -26,6 +27,30 @@ def test_the_cnn_has_one_logit_a_class_and_nothing_that_mixes_records() -> None:
     together, alone = model(images), torch.cat([model(images[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(together, alone)
     assert dict(model.named_buffers()) == {}
+
+
+VOLUMES = ModelSpec("cnn", {"in_channels": 1, "num_classes": 3, "width": 4, "spatial_dims": 3})
+
+
+def test_the_cnn_of_volumes_has_one_logit_a_class_and_nothing_that_mixes_records() -> None:
+    model = build_model(VOLUMES)
+    volumes = torch.rand(4, 1, 8, 9, 20)
+    assert model(volumes).shape == (4, 3)
+    assert ModuleValidator.validate(model, strict=False) == []
+    torch.testing.assert_close(model(volumes), torch.cat([model(volumes[i : i + 1]) for i in range(4)]))
+    assert dict(model.named_buffers()) == {}
+
+
+@pytest.mark.parametrize("reference", ["torch_func", "opacus"])
+def test_the_cnn_of_volumes_is_clipped_exactly(reference: str) -> None:
+    model, volumes = randomised(build_model(VOLUMES)), torch.rand(4, 1, 8, 9, 10, dtype=torch.float64)
+    assert_same(clipped(model, volumes, max_physical_batch=3), clipped(model, volumes, grad_mode=reference))
+
+
+@pytest.mark.parametrize(("spec", "shape"), [(CNN, (1, 3, 7, 20)), (CNN, (1, 3, 8, 8, 8)), (VOLUMES, (1, 1, 8, 8, 7))])
+def test_the_cnn_refuses_images_of_another_shape_or_too_small(spec: ModelSpec, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"images must have [23] spatial dimensions of at least 8 .* got shape"):
+        build_model(spec)(torch.rand(shape))
 
 
 def test_initial_weights_come_from_the_generator_alone() -> None:
@@ -105,6 +130,8 @@ def test_an_unknown_model_and_a_bad_argument_name_the_setting() -> None:
         build_model(ModelSpec("nosuch"))
     with pytest.raises(SettingError, match="width must be a positive multiple of 4"):
         build_model(ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 5}))
+    with pytest.raises(SettingError, match="spatial_dims must be 2 or 3, got 1"):
+        build_model(ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "spatial_dims": 1}))
 
 
 def test_loading_checks_names_and_shapes() -> None:
@@ -136,3 +163,5 @@ def test_a_missing_or_broken_file_names_its_path(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataFileError, match=r"broken\.safetensors: not a readable"):
         read_weights(tmp_path / "broken.safetensors")
+    with pytest.raises(DataFileError, match=f"{tmp_path.name}: not a readable"):
+        read_weights(tmp_path)

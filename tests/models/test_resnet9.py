@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from hbdp_fed.errors import SettingError
 from hbdp_fed.models import build_model, initial_weights, load_weights, weights_sha256
 from hbdp_fed.models.resnet9 import ResNet9
-from hbdp_fed.models.standardized import WeightStandardizedConv2d, standardize
+from hbdp_fed.models.standardized import WeightStandardizedConv2d, WeightStandardizedConv3d, standardize
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import ModelSpec
+from tests.dpsgd.references import assert_same, clipped, randomised
 
 
 def spec(**changes: int) -> ModelSpec:
@@ -36,7 +37,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def count_by_hand(in_channels: int, num_classes: int, width: int) -> int:
+def count_by_hand(in_channels: int, num_classes: int, width: int, spatial_dims: int = 2) -> int:
     inputs_and_outputs = [
         (in_channels, width),
         (width, 2 * width),
@@ -44,10 +45,10 @@ def count_by_hand(in_channels: int, num_classes: int, width: int) -> int:
         (2 * width, 4 * width),
         *[(4 * width, 4 * width)] * 3,
     ]
-    convolutions = sum(9 * before * after for before, after in inputs_and_outputs)
+    convolutions = sum(3**spatial_dims * before * after for before, after in inputs_and_outputs)
     scale_norms = 2 * (2 * width + 4 * width)
     norms = sum(2 * after for _, after in inputs_and_outputs) + scale_norms
-    return convolutions + norms + (2 * 2 * 4 * width + 1) * num_classes
+    return convolutions + norms + (2**spatial_dims * 4 * width + 1) * num_classes
 
 
 @pytest.mark.parametrize(("in_channels", "num_classes", "width"), [(3, 2, 64), (1, 9, 16), (3, 5, 12)])
@@ -144,7 +145,39 @@ def test_a_bad_width_is_refused_by_name(width: int) -> None:
         build_model(spec(width=width))
 
 
-@pytest.mark.parametrize("size", [(15, 16), (64, 8)])
-def test_an_image_that_is_too_small_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=f"images must be at least 16x16, got {size[0]}x{size[1]}"):
-        net()(draw(1, 3, *size))
+@pytest.mark.parametrize("spatial_dims", [0, 1, 4])
+def test_another_number_of_dimensions_is_refused_by_name(spatial_dims: int) -> None:
+    with pytest.raises(SettingError, match=rf"model\.resnet9: spatial_dims must be 2 or 3, got {spatial_dims}"):
+        build_model(spec(spatial_dims=spatial_dims))
+
+
+@pytest.mark.parametrize(("spatial_dims", "size"), [(2, (15, 16)), (2, (64, 8)), (2, (16, 16, 16)), (3, (16, 16, 15))])
+def test_an_image_of_another_shape_or_too_small_is_refused(spatial_dims: int, size: tuple[int, ...]) -> None:
+    expected = rf"images must have {spatial_dims} spatial dimensions of at least 16 .* got shape \(1, 3, "
+    with pytest.raises(ValueError, match=expected):
+        net(spatial_dims=spatial_dims)(draw(1, 3, *size))
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (17, 28, 20)])
+def test_a_volume_has_one_logit_a_class(size: tuple[int, ...]) -> None:
+    model = net(in_channels=1, num_classes=5, spatial_dims=3)
+    logits = model(draw(2, 1, *size))
+    assert logits.shape == (2, 5)
+    assert bool(logits.isfinite().all())
+    assert dict(model.named_buffers()) == {}
+    assert sum(p.numel() for p in model.parameters()) == count_by_hand(1, 5, 8, spatial_dims=3)
+    assert sum(isinstance(module, WeightStandardizedConv3d) for module in model.modules()) == 8
+
+
+def test_no_volume_changes_anothers_logits() -> None:
+    model, volumes = net(spatial_dims=3), draw(3, 3, 16, 18, 16)
+    alone = torch.cat([model(volumes[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(model(volumes), alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("reference", ["torch_func", "opacus"])
+@pytest.mark.parametrize("weight_standardization", [True, False])
+def test_volumes_are_clipped_exactly(reference: str, weight_standardization: bool) -> None:
+    model = randomised(build_model(spec(width=4, spatial_dims=3, weight_standardization=weight_standardization)))
+    volumes = draw(3, 3, 16, 17, 16)
+    assert_same(clipped(model, volumes, max_physical_batch=2), clipped(model, volumes, grad_mode=reference))

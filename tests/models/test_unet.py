@@ -63,6 +63,25 @@ def test_images_are_brought_from_zero_one_to_minus_one_one() -> None:
     torch.testing.assert_close(seen[0], 2 * images - 1)
 
 
+class Positions(nn.Module):
+    """Gives back its input: what comes out has to be what went in."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert all(side % 4 == 0 for side in inputs.shape[2:])
+        assert float(inputs.min()) >= -1
+        self.seen = inputs
+        return inputs
+
+
+@pytest.mark.parametrize("spatial", [(5, 8), (6, 7), (4, 8), (5, 6, 7)])
+def test_a_border_is_black_and_cut_off_again(spatial: tuple[int, ...]) -> None:
+    net, images = Positions(), draw(2, 1, *spatial)
+    found = UNet(net, spatial_dims=len(spatial), smallest_side=4, multiple_of=4)(images)
+    torch.testing.assert_close(found, 2 * images - 1)
+    # All that was added is black.
+    torch.testing.assert_close((net.seen + 1).sum(), (2 * images).sum())
+
+
 @BOTH
 def test_training_and_evaluation_are_the_same_function(spatial: tuple[int, ...]) -> None:
     model, images = net(spatial_dims=len(spatial)), draw(1, 1, *spatial)
