@@ -50,6 +50,10 @@ class HospitalFailure(RuntimeError):
         self.details = details
 
 
+class TrainingDiverged(RuntimeError):
+    """Training left no usable model. The run cannot go on (exit code 1)."""
+
+
 def unknown_choice(key: str, value: str, known: Iterable[str]) -> SettingError:
     """The error for a name that no registry entry has, listing the names that exist."""
     return SettingError(key, f"'{value}' is not known; choose one of: {', '.join(sorted(known))}")

@@ -163,12 +163,16 @@ class PublicSideInformation:
         mechanism: The hospital's announced DP-SGD parameters.
         optimizer: The hospitals' announced optimiser, with the learning rate in force at the observed step.
         expected_batch: What the noisy clipped sum was divided by.
+        loss: What the hospitals train on, a key of :data:`hbdp_fed.dpsgd.LOSSES`.
+        class_weights: The loss's public weights; None weighs all classes alike.
     """
 
     images: Tensor
     mechanism: DpSgdParams
     optimizer: OptimizerSettings
     expected_batch: float
+    loss: str = "cross_entropy"
+    class_weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ def save_observation(observation: Observation, folder: Path, name: str) -> None:
             "mechanism": public.mechanism,
             "optimizer": public.optimizer,
             "expected_batch": public.expected_batch,
+            "loss": public.loss,
+            "class_weights": public.class_weights,
         },
     }
     _save(record, released.delta, folder, name)
@@ -79,6 +81,8 @@ def load_observation(folder: Path, name: str) -> Observation:
                 mechanism=DpSgdParams(**{**mechanism, "max_grad_norm": float(mechanism["max_grad_norm"])}),
                 optimizer=OptimizerSettings(**public["optimizer"]),
                 expected_batch=public["expected_batch"],
+                loss=public["loss"],
+                class_weights=None if public["class_weights"] is None else tuple(public["class_weights"]),
             ),
         )
     except (KeyError, TypeError) as error:

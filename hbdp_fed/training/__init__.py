@@ -3,7 +3,6 @@
 from hbdp_fed.training.augmentation import AUGMENTATIONS, views
 from hbdp_fed.training.averaging import averaged
 from hbdp_fed.training.device import DEVICES, resolve_device
-from hbdp_fed.training.evaluation import Utility, best_threshold, predict, utility
 from hbdp_fed.training.local import LocalResult, LocalSettings, optimizer_at, train_locally
 from hbdp_fed.training.precision import PRECISIONS
 from hbdp_fed.training.schedules import SCHEDULES, Progress, ScheduleSettings, learning_rate_factor, round_progress
@@ -17,15 +16,11 @@ __all__ = [
     "LocalSettings",
     "Progress",
     "ScheduleSettings",
-    "Utility",
     "averaged",
-    "best_threshold",
     "learning_rate_factor",
     "optimizer_at",
-    "predict",
     "resolve_device",
     "round_progress",
     "train_locally",
-    "utility",
     "views",
 ]

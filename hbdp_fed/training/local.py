@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from hbdp_fed.dpsgd import NoiseSource, StepGradient, dp_sgd_gradient, make_summer, poisson_batches
+from hbdp_fed.data.contract import as_floats
+from hbdp_fed.dpsgd import NoiseSource, StepGradient, dp_sgd_gradient, make_summer, poisson_batches, record_loss
 from hbdp_fed.dpsgd.optimizers import build_optimizer
 from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.training.augmentation import views
@@ -26,6 +27,8 @@ class LocalSettings:
         optimizer: The local optimiser, with the learning rate before the schedule.
         schedule: What becomes of the learning rate over training.
         augmentation: A key of :data:`hbdp_fed.training.AUGMENTATIONS`.
+        loss: A key of :data:`hbdp_fed.dpsgd.LOSSES`.
+        class_weights: The loss's weights, one a class, public; None weighs all alike.
         multiplicity: Views of each record, at least 1; its gradient is averaged over them before it is clipped.
         grad_mode: A key of :data:`hbdp_fed.dpsgd.GRAD_MODES`.
         precision: A key of :data:`hbdp_fed.training.PRECISIONS`.
@@ -35,6 +38,8 @@ class LocalSettings:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     augmentation: str = "none"
+    loss: str = "cross_entropy"
+    class_weights: tuple[float, ...] | None = None
     multiplicity: int = 1
     grad_mode: str = "hbdp"
     precision: str = "float32"
@@ -86,8 +91,8 @@ def train_locally(
     Args:
         architecture: The model the server asks for.
         weights: The global weights received.
-        images: float32 (N, C, *spatial) in [0, 1], all of the hospital's records.
-        labels: int64 (N,) or (N, *spatial).
+        images: (N, C, *spatial), all of the hospital's records, float32 in [0, 1] or uint8.
+        labels: int64 (N,), (N, K) or (N, *spatial).
         mechanism: The hospital's own clipping and noise; no server can change it.
         steps: How many of its planned steps to take, at least 1.
         settings: How to train.
@@ -112,13 +117,14 @@ def train_locally(
         multiplicity=settings.multiplicity,
         grad_mode=settings.grad_mode,
         compute_dtype=precision.compute,
+        loss=record_loss(settings.loss, settings.class_weights),
     )
     taken: list[StepGradient] = []
     for indices in poisson_batches(
         num_records=len(labels), sample_rate=mechanism.sample_rate, steps=steps, generator=batch_generator
     ):
         batch = views(
-            images[indices].to(device=device, dtype=precision.parameters),
+            as_floats(images[indices]).to(device=device, dtype=precision.parameters),
             labels[indices].to(device),
             multiplicity=settings.multiplicity,
             augmentation=settings.augmentation,

@@ -16,7 +16,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from hbdp_fed.adversary.imprint.decoding import Decoded, PlantedGradient, decode, expect
 from hbdp_fed.adversary.imprint.geometry import Geometry, coefficients_of, read_geometry
 from hbdp_fed.adversary.prior import ImagePrior, fit_prior
-from hbdp_fed.dpsgd import dp_sgd_gradient, make_summer, plain_summer, seeded_noise
+from hbdp_fed.dpsgd import dp_sgd_gradient, make_summer, plain_summer, record_loss, seeded_noise
 from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.types import DpSgdParams, ModelSpec, PublicSideInformation, Weights
 
@@ -163,7 +163,12 @@ def _hospital_step(
     load_weights(model, weights)
     model.train()
     step = dp_sgd_gradient(
-        make_summer(model, public.mechanism, max_physical_batch=max_physical_batch),
+        make_summer(
+            model,
+            public.mechanism,
+            max_physical_batch=max_physical_batch,
+            loss=record_loss(public.loss, public.class_weights),
+        ),
         cast.stand_ins,
         cast.labels,
         mechanism=public.mechanism,
