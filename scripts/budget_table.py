@@ -1,10 +1,12 @@
 """Run the main job over budgets and seeds and print one table: what each budget costs in utility and in risk.
 
     python scripts/budget_table.py --budgets 1 8 1e6 1e12 inf --seeds 0 1 2 -- data=pneumoniamnist clients=5
+    python scripts/budget_table.py --metrics auroc mcc accuracy -- data=pneumoniamnist clients=5
 
 Every run is a full ``simulations.run`` in --folder; one that has its summary already is not run again, so that an
 interrupted table goes on where it stopped. Prints the table as Markdown: means over the seeds, with the standard
-deviation over seeds for utility, and the attacked records of all seeds pooled for risk.
+deviation over seeds for utility, and, where an attack ran, the attacked records of all seeds pooled for risk. The
+columns of utility are the first three metrics of the data set's task, or those of --metrics.
 """
 
 from __future__ import annotations
@@ -12,16 +14,21 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hbdp_fed.audit import wording
 from simulations.run import main as run
 from simulations.run_folder import read_summary
 
+METRICS = 3
+RISKS = {"records rebuilt": "success_rate", "controls": "control_success_rate"}
 
-def finished(folder: Path, budget: str, seed: int, overrides: list[str]) -> dict[str, Any]:
+
+def finished(folder: Path, budget: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     """The summary of one run, which is started if it is not there."""
     path = folder / f"eps-{budget}_seed-{seed}"
     if not (path / "summary.json").exists():
@@ -32,43 +39,72 @@ def finished(folder: Path, budget: str, seed: int, overrides: list[str]) -> dict
     return read_summary(path)
 
 
-def spread(values: list[float | None]) -> str:
+def spread(values: Sequence[float | str | None], metric: str) -> str:
     """Mean and standard deviation over seeds; a figure that some seed does not have is not averaged."""
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values):
+    numbers = [wording.number(value) for value in values]
+    if np.isnan(numbers).any():
         return "-"
-    deviation = f" ± {np.std(numbers, ddof=1):.3f}" if len(numbers) > 1 else ""
-    return f"{np.mean(numbers):.3f}{deviation}"
+    mean = wording.written(metric, float(np.mean(numbers)))
+    # No deviation of one value, and none of infinite ones.
+    if len(numbers) == 1 or not np.isfinite(numbers).all():
+        return mean
+    return f"{mean} ± {wording.written(metric, float(np.std(numbers, ddof=1)))}"
 
 
-def pooled(attacks: list[dict[str, Any]], rate: str) -> str:
+def pooled(attacks: Sequence[Mapping[str, Any]], rate: str) -> str:
     """A rate over the records of all seeds."""
     known = [attack for attack in attacks if attack[rate] is not None]
     records = sum(attack["records"] for attack in known)
     return f"{sum(attack[rate] * attack['records'] for attack in known) / records:.1%}" if records else "-"
 
 
-def main() -> None:
+def attacks_of(summaries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The realistic attacks of all these runs."""
+    return [attack for summary in summaries for attack in summary["risk"]["realistic"]["attacks"]]
+
+
+def table(runs: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str]) -> Iterator[str]:
+    """The lines of the Markdown table.
+
+    Args:
+        runs: By budget, the summaries of its seeds.
+        metrics: What to show of utility; without any, the first three of the first summary.
+    """
+    everything = [summary for summaries in runs.values() for summary in summaries]
+    shown = list(metrics) or wording.metrics_of(everything[0])[:METRICS]
+    units = everything[0].get("units")
+    risks = RISKS if attacks_of(everything) else {}
+    columns = ["eps", "sigma", *(wording.label(name, units) for name in shown), *risks]
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+    for budget, summaries in runs.items():
+        cells = [
+            budget,
+            f"{summaries[0]['privacy']['hospitals'][0]['noise_multiplier']:.3g}",
+            *(spread([summary["utility"].get(name) for summary in summaries], name) for name in shown),
+            *(pooled(attacks_of(summaries), rate) for rate in risks.values()),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budgets", nargs="+", default=["1", "8", "1e6", "1e12", "inf"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=Path("runs/budget_table"))
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="METRIC", help=f"among {', '.join(wording.METRICS)}, or dice_1 etc."
+    )
     parser.add_argument("overrides", nargs="*", help="settings of every run, as in simulations.run")
-    arguments = parser.parse_args()
-    rows = []
-    for budget in arguments.budgets:
-        summaries = [finished(arguments.folder, budget, seed, arguments.overrides) for seed in arguments.seeds]
-        utilities = [summary["utility"] for summary in summaries]
-        attacks = [attack for summary in summaries for attack in summary["risk"]["realistic"]["attacks"]]
-        sigma = summaries[0]["privacy"]["hospitals"][0]["noise_multiplier"]
-        rows.append(
-            f"| {budget} | {sigma:.3g} | {spread([u['auroc'] for u in utilities])} | "
-            f"{spread([u['mcc'] for u in utilities])} | {spread([u['accuracy'] for u in utilities])} | "
-            f"{pooled(attacks, 'success_rate')} | {pooled(attacks, 'control_success_rate')} |"
-        )
-    print("| eps | sigma | AUROC | MCC | accuracy | records rebuilt | controls |")
-    print("|---|---|---|---|---|---|---|")
-    print("\n".join(rows))
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.metrics if not wording.is_metric(name)]
+    if unknown:
+        parser.error(f"--metrics: there is no {', '.join(unknown)}; there are {', '.join(wording.METRICS)}")
+    runs = {
+        budget: [finished(given.folder, budget, seed, given.overrides) for seed in given.seeds]
+        for budget in given.budgets
+    }
+    print("\n".join(table(runs, given.metrics)))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,22 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hbdp_fed.audit import wording
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 from hbdp_fed.types import HospitalPlan
 
 _PLAN_ROWS = 20
 _NAMED = 5
+_CLASS_COLUMNS = 8
+_LARGEST_CLASSES = 3
+# A class's line in the final table is for a person to read, not for a search.
+_CLASS_LINES = 10
+# What a row of the final table leaves for its text: its first column and the frame take the rest.
+_FRAME_WIDTH = 26
 _LOG_WIDTH = 120
 
 
@@ -113,15 +121,13 @@ class _Lines:
 
 def show_result(console: Console, summary: Mapping[str, Any]) -> None:
     """The final table: utility, epsilon, what float numbers left of the noise, and risk under each threat model."""
-    privacy, utility, risk = summary["privacy"], summary["utility"], summary["risk"]
+    privacy, risk = summary["privacy"], summary["risk"]
     title = f"{summary['dataset']}, {summary['model']}, {summary['clients']} hospitals, eps={_number(privacy['eps'])}"
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table = Table(title=escape(title), title_justify="left", title_style="bold", show_header=False)
     table.add_column("what", style="bold")
     table.add_column("value")
-    table.add_row(
-        "utility (test)",
-        f"MCC {_number(utility['mcc'])}   AUROC {_number(utility['auroc'])}   accuracy {_number(utility['accuracy'])}",
-    )
+    for name, line in _utility_rows(summary, width=console.width - _FRAME_WIDTH):
+        table.add_row(escape(name), escape(line))
     rdp, tight = (_largest(hospital[name] for hospital in privacy["hospitals"]) for name in ("eps_rdp", "eps_tight"))
     table.add_row("epsilon spent", f"{rdp} by RDP, in truth at most {tight} (delta {privacy['delta']:g})")
     for line in _noise_lines(summary["noise_to_resolution"]):
@@ -132,6 +138,142 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
             for line in _attack_lines(attack):
                 table.add_row("", line)
     console.print(table)
+
+
+def show_partition(console: Console, partition: Mapping[str, Any]) -> None:
+    """A line a hospital: what it holds of each split and, of its training records, of each class.
+
+    Args:
+        console: Where to.
+        partition: The summary's entry. Up to eight classes get a column each where the console has room for their
+            names, otherwise one column has each hospital's largest ones.
+    """
+    hospitals = partition.get("hospitals") or []
+    if not hospitals:
+        return
+    word, totals = wording.group_word(partition), list(wording.class_totals(partition))
+    by = f" by {partition['column']}" if partition.get("column") else ""
+    title = f"Who holds what: {partition.get('scheme') or 'a'} partition{by}"
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    counts = ("train", "val", "test", *([wording.plural(word)] if word else []))
+    table.add_column("hospital", no_wrap=True)
+    for name in counts:
+        table.add_column(name, justify="right", no_wrap=True)
+    taken = max(len(hospital["name"]) for hospital in hospitals) + 4 + sum(max(len(name), 7) + 3 for name in counts)
+    words = sum(max(6, *map(len, name.split())) + 3 for name in totals)
+    columned = totals if len(totals) <= _CLASS_COLUMNS and taken + words <= console.width else []
+    for name in columned:
+        table.add_column(escape(name), justify="right", style="dim", overflow="fold")
+    if totals and not columned:
+        table.add_column("largest classes (training)", style="dim", overflow="fold")
+    for hospital in hospitals[:_PLAN_ROWS]:
+        classes = hospital.get("classes") or {}
+        table.add_row(
+            escape(hospital["name"]),
+            *(_count(hospital.get(split)) for split in ("train", "val", "test")),
+            *([_count(hospital.get("groups"))] if word else []),
+            *(_count(classes.get(name, 0)) for name in columned),
+            *([escape(_largest_classes(classes))] if totals and not columned else []),
+        )
+    if len(hospitals) > _PLAN_ROWS:
+        table.add_row(f"... {len(hospitals) - _PLAN_ROWS} more")
+    console.print(table)
+
+
+def show_skipped(console: Console, skipped: Sequence[str]) -> None:
+    """The records that were left out because their files could not be used, the first ones by name; nothing for none.
+
+    Args:
+        console: Where to.
+        skipped: A line a record, with its path.
+    """
+    if not skipped:
+        return
+    lines = [f"left out {wording.counted(len(skipped), 'record')} (data.on_bad_record=skip):"]
+    lines += [f"  {line}" for line in skipped[:_NAMED]]
+    if len(skipped) > _NAMED:
+        lines.append(f"  and {len(skipped) - _NAMED:,} more")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _largest_classes(classes: Mapping[str, int]) -> str:
+    """The largest classes with their counts, and how many others there are."""
+    present = sorted(((count, name) for name, count in classes.items() if count), key=lambda pair: -pair[0])
+    named = [f"{name}: {count:,}" for count, name in present[:_LARGEST_CLASSES]]
+    more = len(present) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def _utility_rows(summary: Mapping[str, Any], *, width: int) -> Iterator[tuple[str, str]]:
+    """What the released model is worth: overall, by class, at the worst hospital and for the worst subgroups."""
+    metrics, utility = wording.metrics_of(summary), summary["utility"]
+    units = summary.get("units") or {}
+    word = wording.group_word(summary.get("partition"))
+    for index, line in enumerate(_figures_lines(metrics, utility, units, width=width)):
+        yield "" if index else "utility (test)", line
+    classes = wording.classes_of(summary)
+    for number, (index, name) in enumerate(classes[:_CLASS_LINES]):
+        own = [f"{metric}_{index}" for metric in metrics if f"{metric}_{index}" in utility]
+        for line in _figures_lines(own, utility, units, width=width, start=f"{name}: "):
+            yield "" if number else "  by class", line
+    if len(classes) > _CLASS_LINES:
+        yield "", f"... {len(classes) - _CLASS_LINES} more classes"
+    if summary.get("worst_hospital"):
+        yield "worst hospital", _worst_hospital(summary, word)
+    yield from _subgroup_rows(summary, metrics, word)
+
+
+def _figures_lines(
+    metrics: Sequence[str], figures: wording.Figures, units: Mapping[str, str], *, width: int, start: str = ""
+) -> Iterator[str]:
+    """Figures with their intervals, as many to a line as find room there, none of them broken."""
+    line = start
+    for name in metrics:
+        text = _figure(name, figures, units)
+        if len(line) + len(text) > width and line.strip() and line != start:
+            yield line.rstrip()
+            line = " " * len(start)
+        line += f"{text}   "
+    yield line.rstrip()
+
+
+def _figure(name: str, figures: wording.Figures, units: Mapping[str, str]) -> str:
+    unit = units.get(name.rsplit("_", 1)[0] if name not in units else name)
+    return f"{wording.metric(name).label} {wording.with_interval(name, figures)}{f' {unit}' if unit else ''}"
+
+
+def _worst_hospital(summary: Mapping[str, Any], word: str | None) -> str:
+    found = summary["worst_hospital"]
+    metric = found["metric"]
+    entries = (entry for entry in summary.get("utility_per_hospital") or () if entry.get("name") == found["name"])
+    own = {**next(entries, {}), metric: found["value"]}
+    on = wording.extent(own, word)
+    return f"{found['name']}: {_figure(metric, own, summary.get('units') or {})}{f', {on}' if on else ''}"
+
+
+def _subgroup_rows(summary: Mapping[str, Any], metrics: Sequence[str], word: str | None) -> Iterator[tuple[str, str]]:
+    """A line an attribute: whom the first metric serves worst, and whom best."""
+    if not metrics:
+        return
+    metric = metrics[0]
+    for index, (attribute, entries) in enumerate(
+        wording.by_attribute(summary.get("utility_by_subgroup") or []).items()
+    ):
+        lowest, highest = wording.worst(metric, entries), wording.best(metric, entries)
+        name = attribute.replace("_", " ")
+        if lowest is None or highest is None:
+            line = f"{name}: no group can be judged"
+        else:
+            on = wording.extent(lowest, word)
+            line = f"{name}: {lowest['value']} {_figure(metric, lowest, summary.get('units') or {})}"
+            line += f", {on}" if on else ""
+            if highest is not lowest:
+                line += f"; best {highest['value']} {wording.written(metric, highest[metric])}"
+        yield "" if index else "worst subgroups", line
 
 
 def _largest(values: Iterable[float | str]) -> str:

@@ -1,4 +1,4 @@
-"""The only place where truth and reconstruction meet: matching, similarity, risk figures and their picture."""
+"""The only place where truth and reconstruction meet: matching, similarity, risk, and what people read of a run."""
 
 from hbdp_fed.audit.baselines import Baselines, guess
 from hbdp_fed.audit.figures import Column, best_columns, reconstruction_figure, save_figure
@@ -15,6 +15,15 @@ from hbdp_fed.audit.risk import (
     wilson_interval,
 )
 from hbdp_fed.audit.similarity import pairwise_ssim, psnr
+from hbdp_fed.audit.utility_figures import (
+    as_png,
+    matrix_figure,
+    partition_figure,
+    subgroup_figure,
+    summary_figures,
+    training_figure,
+)
+from hbdp_fed.audit.wording import label, worst
 
 __all__ = [
     "CRITERION",
@@ -24,16 +33,24 @@ __all__ = [
     "Column",
     "Matching",
     "ProbeOutcome",
+    "as_png",
     "attack_figures",
     "audit_probe",
     "best_columns",
     "guess",
+    "label",
     "match",
+    "matrix_figure",
     "pairwise_ssim",
+    "partition_figure",
     "psnr",
     "reconstruction_figure",
     "render_report",
     "risk_summary",
     "save_figure",
+    "subgroup_figure",
+    "summary_figures",
+    "training_figure",
     "wilson_interval",
+    "worst",
 ]

@@ -3,92 +3,226 @@
 from __future__ import annotations
 
 import base64
-import io
-import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from hbdp_fed.audit.utility_figures import as_png, training_figure
+from hbdp_fed.audit.wording import (
+    METRICS,
+    Figures,
+    by_attribute,
+    class_totals,
+    classes_of,
+    counted,
+    extent,
+    group_word,
+    interval,
+    label,
+    metric,
+    metrics_of,
+    plural,
+    selection_of,
+    with_interval,
+    worst,
+    written,
+)
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 
-_COLOURS = {"auroc": "#1b5e9b", "mcc": "#b26a00"}
-_NAMES = {"auroc": "AUROC", "mcc": "MCC"}
+_NO_PICTURES: Mapping[str, bytes] = MappingProxyType({})
+_DASH = "–"
+_CARDS = 2
+# A table of more classes is no help: the picture has the largest.
+_CLASS_COLUMNS = 12
+_SKIPPED = 50
 
 
 def render_report(
-    summary: Mapping[str, Any], *, history: Sequence[Mapping[str, Any]] = (), reconstructions: bytes | None = None
+    summary: Mapping[str, Any],
+    *,
+    history: Sequence[Mapping[str, Any]] | None = None,
+    reconstructions: bytes | None = None,
+    pictures: Mapping[str, bytes] = _NO_PICTURES,
 ) -> str:
     """The page as HTML, with its pictures inside.
 
     Args:
-        summary: A run's summary as it is read from ``summary.json``.
-        history: A mapping a round with ``round``, ``mcc`` and ``auroc`` on validation.
+        summary: A run's summary as it is read from ``summary.json``. Of its figures of utility, what is not there is
+            left out of the page.
+        history: A mapping a round with ``round`` and the metrics on validation; left out, the summary's
+            ``validation_history``.
         reconstructions: The picture of the best reconstructions, a PNG.
+        pictures: PNGs by name, as in :func:`hbdp_fed.audit.summary_figures`: ``partition``, ``matrix`` and
+            ``subgroups`` appear where they belong, any other one at the end under its name.
     """
-    environment = Environment(
-        loader=PackageLoader("hbdp_fed.audit", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    rounds = list((summary.get("validation_history") or []) if history is None else history)
+    shown = {name: _inline(png) for name, png in pictures.items()}
+    if reconstructions is not None:
+        shown["reconstructions"] = _inline(reconstructions)
+    if rounds:
+        chosen = summary["utility"].get("round")
+        shown["training"] = _inline(as_png(training_figure(rounds, _course(summary, rounds), chosen=chosen)))
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=f"{summary['dataset']} under epsilon {show_number(summary['privacy']['eps'])}",
+            summary=summary,
+            pictures=shown,
+            more_pictures=[
+                name for name in pictures if name not in {"partition", "matrix", "subgroups", "reconstructions"}
+            ],
+            rounds=rounds,
+            course=_course(summary, rounds),
+            **_risk(summary),
+            **_utility(summary),
+            **_data(summary),
+        )
     )
-    environment.filters |= {"number": show_number, "percent": show_percent}
-    attacks = [
-        # More than chance: the lower end of the interval lies above what records outside the batch score.
-        {**attack, "leaks": _lower(attack) > (attack["control_success_rate"] or 0.0)}
-        for entry in summary["risk"].values()
-        for attack in entry["attacks"]
-    ]
-    return environment.get_template("report.html.j2").render(
-        title=f"{summary['dataset']} under epsilon {show_number(summary['privacy']['eps'])}",
-        summary=summary,
-        attacks=attacks,
-        hospitals=list(
-            zip(
-                summary["privacy"]["hospitals"],
-                summary["noise_to_resolution"],
-                summary["utility_per_hospital"],
-                strict=True,
-            )
-        ),
-        # Unknown, where there is no noise, is no reason for a warning.
-        coarse=[entry["name"] for entry in summary["noise_to_resolution"] if entry["effectively_gaussian"] is False],
-        threshold=EFFECTIVELY_GAUSSIAN,
-        reconstructions=None if reconstructions is None else base64.b64encode(reconstructions).decode(),
-        training=base64.b64encode(training_figure(history)).decode() if history else None,
-    )
-
-
-def training_figure(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Validation figures by round as a PNG; a round without a figure leaves a gap."""
-    figure = Figure(figsize=(8, 2.8), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    rounds = [entry["round"] for entry in history]
-    for name, colour in _COLOURS.items():
-        values = [math.nan if entry[name] is None else entry[name] for entry in history]
-        axes.plot(rounds, values, color=colour, marker="o", markersize=3, linewidth=1.5, label=_NAMES[name])
-    axes.set_xlabel("round")
-    axes.set_ylabel("validation")
-    axes.grid(color="#e5e9ee")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=120, metadata={"Software": None})
-    return written.getvalue()
 
 
 def show_number(value: float | str | None) -> str:
     """Four significant digits; an en dash for what does not exist. ``"inf"`` stays a word."""
     if value is None:
-        return "–"
+        return _DASH
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def show_percent(value: float | None) -> str:
     """One decimal; an en dash for what does not exist."""
-    return "–" if value is None else f"{value:.1%}"
+    return _DASH if value is None else f"{value:.1%}"
+
+
+def show_count(value: int | None) -> str:
+    """All digits, by thousands; an en dash for what nobody counted."""
+    return _DASH if value is None else f"{value:,}"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hbdp_fed.audit", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "number": show_number,
+        "percent": show_percent,
+        "count": show_count,
+        "plural": plural,
+        "meaning": lambda name: metric(name).meaning,
+    }
+    environment.globals |= {
+        "figure": lambda name, figures: written(name, figures.get(name), missing=_DASH),
+        "interval": interval,
+        "with_interval": lambda name, figures: with_interval(name, figures, missing=_DASH),
+    }
+    return environment
+
+
+def _inline(png: bytes) -> str:
+    return base64.b64encode(png).decode()
+
+
+def _course(summary: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The metrics that rounds were judged by."""
+    names = [*metrics_of(summary), *(name for name in METRICS if name not in metrics_of(summary))]
+    return [name for name in names if any(name in entry for entry in rounds)]
+
+
+def _risk(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of attacks, bounds and noise."""
+    noise = summary["noise_to_resolution"]
+    return {
+        "attacks": [
+            # More than chance: the lower end of the interval lies above what records outside the batch score.
+            {**attack, "leaks": _lower(attack) > (attack["control_success_rate"] or 0.0)}
+            for entry in summary["risk"].values()
+            for attack in entry["attacks"]
+        ],
+        "hospitals": list(zip(summary["privacy"]["hospitals"], noise, strict=True)),
+        # Unknown, where there is no noise, is no reason for a warning.
+        "coarse": [entry["name"] for entry in noise if entry["effectively_gaussian"] is False],
+        "threshold": EFFECTIVELY_GAUSSIAN,
+    }
 
 
 def _lower(attack: Mapping[str, Any]) -> float:
     interval = attack["success_rate_ci95"]
     return float(interval[0]) if interval else 0.0
+
+
+def _utility(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of the released model's worth: overall, by class, by hospital and by subgroup."""
+    metrics, utility = metrics_of(summary), summary["utility"]
+    units = summary.get("units") or {}
+    word = group_word(summary.get("partition"))
+    subgroups = summary.get("utility_by_subgroup") or []
+    return {
+        "metrics": metrics,
+        "cards": metrics[:_CARDS],
+        "labels": {name: label(name, units) for name in {*METRICS, *metrics}},
+        "validation": summary.get("utility_validation") or {},
+        "judged_on": extent(utility, word),
+        "intervals": any(interval(name, utility) for name in metrics),
+        "classes": [
+            (name, {metric: f"{metric}_{index}" for metric in metrics if f"{metric}_{index}" in utility})
+            for index, name in classes_of(summary)
+        ],
+        "per_hospital": summary.get("utility_per_hospital") or [],
+        "worst_hospital": summary.get("worst_hospital"),
+        "subgroups": [
+            (attribute.replace("_", " "), entries, _lowest(metrics, entries))
+            for attribute, entries in by_attribute(subgroups).items()
+        ],
+        "matrix": summary.get("utility_matrix"),
+        "matrix_worst": _worst_cell(summary.get("utility_matrix")),
+        "selection": selection_of(summary),
+        "point": _point(utility),
+        "word": word,
+    }
+
+
+def _lowest(metrics: Sequence[str], entries: Sequence[Figures]) -> Figures | None:
+    """Whom the first metric serves worst, where there is somebody to compare with."""
+    return worst(metrics[0], entries) if metrics and len(entries) > 1 else None
+
+
+def _worst_cell(matrix: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """Model and hospital of the worst cell."""
+    if not matrix:
+        return None
+    name = matrix["metric"]
+    cells = [
+        {name: value, "model": row["model"], "hospital": hospital}
+        for row in matrix["rows"]
+        for hospital, value in zip(matrix["hospitals"], row["values"], strict=True)
+    ]
+    cell = worst(name, cells)
+    return None if cell is None else (cell["model"], cell["hospital"])
+
+
+def _point(utility: Figures) -> str:
+    """The operating point that validation chose, in words; empty where there is none."""
+    point = utility.get("point") or ({"threshold": utility["threshold"]} if "threshold" in utility else {})
+    return "; ".join(f"{name.replace('_', ' ')} {_values(value)}" for name, value in point.items() if value is not None)
+
+
+def _values(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_values(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_values(part) for part in value)
+    return show_number(value)
+
+
+def _data(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of who holds what, and of what was left out."""
+    partition = summary.get("partition") or {}
+    totals, skipped = class_totals(partition), list(summary.get("skipped") or [])
+    return {
+        "partition": partition,
+        "class_columns": list(totals) if len(totals) <= _CLASS_COLUMNS else [],
+        "skipped": skipped[:_SKIPPED],
+        "skipped_more": max(len(skipped) - _SKIPPED, 0),
+        "skipped_records": counted(len(skipped), "record"),
+    }
