@@ -1,4 +1,4 @@
-"""After the federation: the final figures on the test split, and the attacks held against the truth."""
+"""After the federation: the attacks held against the truth, and the summary's entries about privacy and noise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,14 +20,12 @@ from hbdp_fed.audit import (
     risk_summary,
     save_figure,
 )
-from hbdp_fed.data import Records
+from hbdp_fed.data import Records, as_floats
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN, poisson_batches
-from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.privacy import Protection, protection
 from hbdp_fed.seeding import augmentation_stream, batch_stream, generator
-from hbdp_fed.training import predict, utility, views
+from hbdp_fed.training import views
 from hbdp_fed.types import HospitalPlan
-from simulations.execute import Chosen
 from simulations.prepare import Prepared, resolution
 from simulations.probe import PROBE_STEPS, ProbeCampaign, recording_name
 from simulations.run_folder import RunFolder
@@ -40,26 +37,6 @@ _SECURE = (
     "drawn by ChaCha20 under a key of the operating system, which nobody can repeat; "
     "who is in a batch still follows the run's seed"
 )
-
-
-def measure_utility(prepared: Prepared, chosen: Chosen) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The released model on the test split, used here for the first and only time: overall, and hospital by hospital.
-
-    Returns:
-        The figures of all test records, and a list of one entry a hospital over the test records dealt to it.
-    """
-    model = build_model(prepared.architecture).to(prepared.device)
-    load_weights(model, chosen.weights)
-    test, site = prepared.federated.test, prepared.federated.test_site.numpy()
-    labels = test.labels.numpy()
-    scores = predict(model, test.images, device=prepared.device)
-
-    def figures(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
-        return dict(vars(utility(labels[mask], scores[mask], threshold=chosen.threshold)))
-
-    overall = figures(np.ones(len(labels), dtype=bool))
-    own = [{"name": plan.name, **figures(site == index)} for index, plan in enumerate(prepared.plans)]
-    return {**overall, "threshold": chosen.threshold, "round": chosen.round}, own
 
 
 @dataclass(frozen=True)
@@ -113,7 +90,7 @@ def attack_and_audit(
             shown = originals[torch.arange(len(outcome.view)) * multiplicity + outcome.view]
             audited.append((outcome, reconstruction, shown))
         attacks["realistic"] = [attack_figures(campaign.attack.name, "gradient", [outcome for outcome, *_ in audited])]
-        columns = best_columns(audited, prepared.federated.val.images)
+        columns = best_columns(audited, as_floats(prepared.federated.val.images))
         title = f"{campaign.attack.name} attack on {prepared.dataset.name} at eps={prepared.config.eps:g}"
         save_figure(reconstruction_figure(columns, title=title), folder.reconstructions / FIGURE)
         drawn = True
@@ -155,7 +132,7 @@ def batch_of(prepared: Prepared, hospital: str, number: int) -> tuple[Tensor, Te
 def _seen(prepared: Prepared, records: Records, rows: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
     """The views of these records that a hospital takes when its random stream is ``stream``."""
     return views(
-        records.images[rows],
+        as_floats(records.images[rows]),
         records.labels[rows],
         multiplicity=prepared.local.multiplicity,
         augmentation=prepared.local.augmentation,

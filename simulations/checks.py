@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from hbdp_fed.adversary import ATTACKS
-from hbdp_fed.dpsgd import GRAD_MODES
+from hbdp_fed.dpsgd import GRAD_MODES, LOSSES
 from hbdp_fed.dpsgd.optimizers import OPTIMIZERS
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.strategy import WEIGHTINGS
@@ -17,6 +17,7 @@ from hbdp_fed.training import AUGMENTATIONS, PRECISIONS, SCHEDULES, resolve_devi
 from simulations.schema import RunConfig, TrainingConfig
 
 NO_ATTACK = "none"
+AUTO = "auto"
 RECORDED = ("all", "probes")
 
 
@@ -40,11 +41,13 @@ def check(config: RunConfig) -> None:
     _known("federation.record", config.federation.record, RECORDED)
     if not (config.federation.round_timeout_s > 0 and math.isfinite(config.federation.round_timeout_s)):
         raise SettingError("federation.round_timeout_s", "must be a positive number of seconds")
-    _known("adversary.attack", config.adversary.attack, (*ATTACKS, NO_ATTACK))
+    _known("adversary.attack", config.adversary.attack, (AUTO, *ATTACKS, NO_ATTACK))
     _at_least("adversary.probes", config.adversary.probes, 0)
     _at_least("adversary.bins", config.adversary.bins, 2)
     if not 0 < config.adversary.prior < 1:
         raise SettingError("adversary.prior", f"must lie strictly between 0 and 1, got {config.adversary.prior:g}")
+    _at_least("evaluation.bootstrap", config.evaluation.bootstrap, 0)
+    _at_least("evaluation.matrix", config.evaluation.matrix, 0)
     _check_engine(config)
 
 
@@ -54,6 +57,7 @@ def _check_training(training: TrainingConfig) -> None:
         ("optimizer", OPTIMIZERS),
         ("schedule", SCHEDULES),
         ("augmentation", AUGMENTATIONS),
+        ("loss", (AUTO, *LOSSES)),
         ("grad_mode", GRAD_MODES),
         ("precision", PRECISIONS),
     ):

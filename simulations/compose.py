@@ -29,14 +29,21 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class _Root:
-    """A program's configuration: the type of its settings, and one that shows how they are written."""
+    """A program's configuration: the type of its settings, and one that shows how they are written.
+
+    Attributes:
+        kind: The type.
+        example: One setting.
+        presets: Groups whose members set many sections at once; none is chosen unless one is asked for.
+    """
 
     kind: type
     example: str
+    presets: tuple[str, ...] = ()
 
 
 _ROOTS: Mapping[str, _Root] = {
-    "run": _Root(schema.RunConfig, "eps=1e12"),
+    "run": _Root(schema.RunConfig, "eps=1e12", presets=("experiment",)),
     "budget": _Root(schema.BudgetConfig, "budgets=[1,1e12]"),
 }
 """The programs by the name of their configuration file."""
@@ -49,8 +56,9 @@ def choices(group: str) -> list[str]:
 
 
 def groups(config_name: str = "run") -> list[str]:
-    """The configuration groups of a program."""
-    sections = {section.name for section in fields(_ROOTS[config_name].kind)}
+    """The configuration groups of a program: some of its sections, and its presets."""
+    root = _ROOTS[config_name]
+    sections = {*(section.name for section in fields(root.kind)), *root.presets}
     return sorted(
         entry.name for entry in resources.files(_CONFIGS).iterdir() if entry.is_dir() and entry.name in sections
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
 import time
@@ -9,12 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from hbdp_fed.adversary import save_observation
+from hbdp_fed.audit import label
 from hbdp_fed.data.shards import write_shard
-from hbdp_fed.errors import HospitalFailure
+from hbdp_fed.errors import HospitalFailure, TrainingDiverged
 from hbdp_fed.federation.client_app import make_client_app
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.engine import run_federation
@@ -22,12 +21,16 @@ from hbdp_fed.federation.server_app import ServerHooks, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import build_model, load_weights, save_weights
 from hbdp_fed.privacy import epsilon_schedule
-from hbdp_fed.training import Utility, averaged, best_threshold, predict, utility
+from hbdp_fed.training import averaged
+from hbdp_fed.training.tasks import Point, Task, figures
 from hbdp_fed.types import ModelUpdate, Weights
 from simulations.prepare import Prepared
 from simulations.probe import ProbeCampaign, recording_name
 from simulations.run_folder import RunFolder
 from simulations.terminal import ProgressLine
+
+Figures = Mapping[str, float | None]
+"""By name; None where a figure does not exist."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,19 @@ class Chosen:
     Attributes:
         round: Its number, from 1.
         weights: The global weights after it, or their moving average, float32: the released model.
-        threshold: The decision threshold chosen on the same validation images.
+        point: The operating point chosen on the same validation records, for example the decision threshold.
         validation: The figures there.
-        history: Every round's number and figures on validation, each at the threshold best for it.
+        local: By hospital, its own model of that round, float32: the weights that it was handed plus its update. Empty
+            where there are more hospitals than ``evaluation.matrix``.
+        history: Every round's number and figures on validation, each at the point best for it.
     """
 
     round: int
     weights: Weights
-    threshold: float
-    validation: Utility
-    history: Sequence[tuple[int, Utility]] = ()
+    point: Point
+    validation: Figures
+    local: Mapping[str, Weights] = field(default_factory=dict)
+    history: Sequence[tuple[int, Figures]] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,9 @@ class _Log:
     best: Chosen | None = None
     average: Weights = field(default_factory=dict)
     clipped_sum: dict[str, float] = field(default_factory=dict)
-    history: list[tuple[int, Utility]] = field(default_factory=list)
+    history: list[tuple[int, Figures]] = field(default_factory=list)
+    handed_out: Weights = field(default_factory=dict)
+    latest: Sequence[ModelUpdate] = ()
 
     def __post_init__(self) -> None:
         self.model = build_model(self.prepared.architecture).to(self.prepared.device)
@@ -158,6 +166,7 @@ class _Log:
         )
 
     def on_updates(self, number: int, updates: Sequence[ModelUpdate]) -> None:
+        self.latest = updates
         if self.prepared.config.federation.record == "all":
             for update in updates:
                 self.folder.write_update(update)
@@ -165,23 +174,45 @@ class _Log:
     def on_global(self, number: int, weights: Weights) -> None:
         self.folder.write_checkpoint(number, weights)
         if number == 0:
-            self.average = weights
+            self.average = self.handed_out = weights
             return
         # Training goes on from the weights themselves; the average is for release alone, and costs no budget.
         self.average = averaged(self.average, weights, round=number, decay=self.prepared.config.training.ema_decay)
         released = {name: value.float() for name, value in self.average.items()}
+        self.progress.advance(f"round {number}: {self._judge(number, released)}")
+        self.handed_out = weights
+
+    def _judge(self, number: int, released: Weights) -> str:
+        """Judge the model of a round on validation, keep it if it is the best so far, and say how good it is."""
+        prepared, task = self.prepared, self.prepared.task
+        if not all(bool(value.isfinite().all()) for value in released.values()):
+            self.history.append((number, dict.fromkeys(task.selection)))
+            return "the weights are not finite"
         load_weights(self.model, released)
-        val = self.prepared.federated.val
-        labels: npt.NDArray[np.int64] = val.labels.numpy()
-        scores = predict(self.model, val.images, device=self.prepared.device)
-        threshold = best_threshold(labels, scores)
-        found = utility(labels, scores, threshold=threshold)
+        evidence = task.judge(
+            self.model,
+            prepared.federated.val,
+            device=prepared.device,
+            spacing=prepared.dataset.spacing,
+            thorough=False,
+        )
+        point = task.choose_point(evidence)
+        found = figures(task, evidence, point)
         self.history.append((number, found))
-        # A few hundred validation records leave ties in MCC; AUROC, which no threshold touches, breaks them.
-        if self.best is None or _rank(found) > _rank(self.best.validation):
-            self.best = Chosen(round=number, weights=released, threshold=threshold, validation=found)
-        figures = f"validation AUROC {_show(found.auroc)}, MCC {_show(found.mcc)}"
-        self.progress.advance(f"round {number}: {figures} (best: round {self.best.round})")
+        if self.best is None or _rank(found, task) > _rank(self.best.validation, task):
+            self.best = Chosen(
+                round=number, weights=released, point=point, validation=found, local=self._local_models()
+            )
+        told = ", ".join(f"{label(name)} {_show(found[name])}" for name in reversed(task.selection))
+        return f"validation {told} (best: round {self.best.round})"
+
+    def _local_models(self) -> Mapping[str, Weights]:
+        if len(self.latest) > self.prepared.config.evaluation.matrix:
+            return {}
+        return {
+            update.hospital: {name: (self.handed_out[name] + change).float() for name, change in update.delta.items()}
+            for update in self.latest
+        }
 
     def probes(self, final: Weights) -> Iterable[TrainRequest]:
         # Training is over: whatever happens to the probes, the model is there.
@@ -237,7 +268,9 @@ def execute(
         finally:
             stop.set()
     if log.best is None:
-        raise RuntimeError("the federation ended without a single round")
+        raise TrainingDiverged(
+            "no round left a model with finite weights: training has diverged; take a smaller training.learning_rate"
+        )
     ended = time.perf_counter()
     course = Course(
         answers=log.answers,
@@ -274,11 +307,10 @@ def _settings(prepared: Prepared, sites: Path) -> AppSettings:
     )
 
 
-def _rank(figures: Utility) -> tuple[float, float]:
-    return (
-        figures.mcc if figures.mcc is not None else -2.0,
-        figures.auroc if figures.auroc is not None else -2.0,
-    )
+def _rank(found: Figures, task: Task) -> tuple[float, ...]:
+    """By what validation compares rounds; a figure that does not exist is worse than any that does."""
+    values = [found[name] for name in task.selection]
+    return tuple(-math.inf if value is None else value for value in values)
 
 
 def _show(value: float | None) -> str:

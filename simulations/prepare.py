@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
 from hbdp_fed.data import FederatedDataset, ImageDataset, PartitionSettings, deal, load_dataset
-from hbdp_fed.dpsgd import clipped_summer, noise_to_resolution
-from hbdp_fed.errors import SettingError
+from hbdp_fed.dpsgd import noise_to_resolution
+from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.engine import EngineSettings, default_workers
-from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.privacy import Accountant, plan_hospital
-from hbdp_fed.seeding import generator
 from hbdp_fed.training import LocalSettings, ScheduleSettings, optimizer_at, resolve_device
+from hbdp_fed.training.tasks import Task, task_called
 from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBudget, Weights
 from simulations import checks, recipes
+from simulations.model_setup import architecture_for, check_model, first_weights, own_settings
 from simulations.recipes import Hyperparameters
-from simulations.schema import DataConfig, ModelConfig, RunConfig, TrainingConfig
+from simulations.schema import DataConfig, RunConfig, TrainingConfig
+
+_DEFAULT_ATTACK = "imprint"
+_ATTACKED_TASKS = ("binary", "multiclass")
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,16 @@ class Prepared:
         dataset: The data set as it was loaded.
         federated: The same, dealt over the hospitals.
         hyper: The hyperparameters after recipes.
+        task: What the model is asked for.
         local: How every hospital trains.
         accountant: By which the budget is meant.
         plans: A plan a hospital, calibrated to all of its steps.
         architecture: The model to train.
         initial: Its starting weights, float32.
+        fresh: Which of them are not from ``model.weights``, where that file was given.
         engine: How to run.
         device: Where to compute.
+        attack: The name of the attack, or ``none``.
         probes: One-step rounds of the malicious server.
     """
 
@@ -45,13 +51,16 @@ class Prepared:
     dataset: ImageDataset
     federated: FederatedDataset
     hyper: Hyperparameters
+    task: Task
     local: LocalSettings
     accountant: Accountant
     plans: tuple[HospitalPlan, ...]
     architecture: ModelSpec
     initial: Weights
+    fresh: tuple[str, ...]
     engine: EngineSettings
     device: torch.device
+    attack: str
     probes: int
 
 
@@ -66,7 +75,9 @@ def prepare(config: RunConfig) -> Prepared:
     torch.set_num_threads(config.engine.threads_per_client)
     hyper = recipes.choose(config.training, config.data.recipes, config.eps)
     device = resolve_device(config.device)
-    dataset = load_dataset(config.data.name, root=checks.data_root(), options=_own(config.data, DataConfig))
+    dataset = load_dataset(config.data.name, root=checks.data_root(), options=own_settings(config.data, DataConfig))
+    task = task_called(dataset.task)
+    _check_subgroups(config.data.subgroups, dataset)
     federated = deal(
         dataset,
         clients=config.clients,
@@ -74,29 +85,28 @@ def prepare(config: RunConfig) -> Prepared:
         scanner_shift=config.data.scanner_shift,
         seed=config.seed,
     )
-    probes = config.adversary.probes if config.adversary.attack != checks.NO_ATTACK else 0
+    sizes = [len(hospital.records) for hospital in federated.hospitals]
+    if config.training.epochs is not None:
+        hyper = replace(hyper, rounds=recipes.rounds_for(config.training.epochs, hyper, sizes))
+    attack = _attack_for(config.adversary.attack, dataset)
+    probes = config.adversary.probes if attack != checks.NO_ATTACK else 0
     accountant = cast(Accountant, config.privacy.accountant)  # checked above
     plans = tuple(
         plan_hospital(
             name=hospital.name,
             num_records=len(hospital.records),
             budget=PrivacyBudget(epsilon=config.eps, delta=config.delta),
-            expected_batch=hyper.expected_batch,
+            expected_batch=hyper.batch_of(len(hospital.records), federation=sum(sizes)),
             steps=hyper.rounds * hyper.local_steps + probes,
             max_grad_norm=hyper.max_grad_norm,
             accountant=accountant,
         )
         for hospital in federated.hospitals
     )
-    architecture = ModelSpec(
-        name=config.model.name,
-        args={
-            "in_channels": dataset.train.images.shape[1],
-            "num_classes": len(dataset.class_names),
-            **_own(config.model, ModelConfig),
-        },
-    )
-    _check_model(architecture, dataset, hyper, config.training.grad_mode)
+    architecture = architecture_for(config.model, dataset)
+    local = _local_settings(config.training, hyper, task)
+    check_model(architecture, dataset, local, max_grad_norm=hyper.max_grad_norm)
+    initial, fresh = first_weights(architecture, config.model, seed=config.seed)
     threads = config.engine.threads_per_client
     workers = config.engine.workers or default_workers(num_hospitals=config.clients, threads_per_client=threads)
     gpus = config.engine.gpus_per_client
@@ -105,11 +115,13 @@ def prepare(config: RunConfig) -> Prepared:
         dataset=dataset,
         federated=federated,
         hyper=hyper,
-        local=_local_settings(config.training, hyper),
+        task=task,
+        local=local,
         accountant=accountant,
         plans=plans,
         architecture=architecture,
-        initial=initial_weights(build_model(architecture), generator(config.seed, "initial-weights")),
+        initial=initial,
+        fresh=fresh,
         engine=EngineSettings(
             name=config.engine.name,
             workers=workers,
@@ -117,27 +129,37 @@ def prepare(config: RunConfig) -> Prepared:
             gpus_per_client=gpus if gpus is not None else (1.0 / workers if device.type == "cuda" else 0.0),
         ),
         device=device,
+        attack=attack,
         probes=probes,
     )
 
 
-def _check_model(architecture: ModelSpec, dataset: ImageDataset, hyper: Hyperparameters, grad_mode: str) -> None:
-    """Let one blank record pass through the model and back, as every hospital's will.
+def _attack_for(wanted: str, dataset: ImageDataset) -> str:
+    """The attack by name, where ``auto`` takes the one that applies.
 
     Raises:
-        SettingError: if the model does not take images of this size, or cannot be clipped per record.
+        SettingError: if the attack that was asked for does not apply.
     """
-    model = build_model(architecture)
-    try:
-        summer = clipped_summer(model, max_grad_norm=hyper.max_grad_norm, max_physical_batch=1, grad_mode=grad_mode)
-        summer(torch.zeros_like(dataset.train.images[:1]), dataset.train.labels[:1])
-    except (ValueError, RuntimeError) as error:
+    applies = dataset.task in _ATTACKED_TASKS and dataset.train.images.dim() == 4
+    if wanted == checks.AUTO:
+        return _DEFAULT_ATTACK if applies else checks.NO_ATTACK
+    if wanted != checks.NO_ATTACK and not applies:
+        kind = "volumes" if dataset.train.images.dim() == 5 else "images"
         raise SettingError(
-            "model", f"{architecture.name} cannot be trained on {dataset.name}: {str(error).splitlines()[0]}"
-        ) from error
+            "adversary.attack",
+            f"{wanted} rebuilds images of {' and '.join(_ATTACKED_TASKS)} tasks; this is {dataset.task} of {kind}: "
+            "set it to auto or none",
+        )
+    return wanted
 
 
-def _local_settings(training: TrainingConfig, hyper: Hyperparameters) -> LocalSettings:
+def _check_subgroups(wanted: Sequence[str], dataset: ImageDataset) -> None:
+    for name in wanted:
+        if name not in dataset.test.attributes:
+            raise unknown_choice("data.subgroups", name, dataset.test.attributes)
+
+
+def _local_settings(training: TrainingConfig, hyper: Hyperparameters, task: Task) -> LocalSettings:
     return LocalSettings(
         optimizer=OptimizerSettings(
             name=training.optimizer,
@@ -149,6 +171,8 @@ def _local_settings(training: TrainingConfig, hyper: Hyperparameters) -> LocalSe
             name=training.schedule, warmup=training.warmup, final_fraction=training.final_fraction
         ),
         augmentation=training.augmentation,
+        loss=task.default_loss if training.loss == checks.AUTO else training.loss,
+        class_weights=None if training.class_weights is None else tuple(training.class_weights),
         multiplicity=training.multiplicity,
         grad_mode=training.grad_mode,
         precision=training.precision,
@@ -181,9 +205,3 @@ def resolution(prepared: Prepared) -> list[tuple[float, float]]:
             )
         )
     return ratios
-
-
-def _own(section: Any, base: type) -> Mapping[str, Any]:
-    """The settings of a section that its base class does not have: those of this data set or model alone."""
-    common = {item.name for item in fields(base)}
-    return {item.name: getattr(section, item.name) for item in fields(section) if item.name not in common}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hbdp_fed.adversary import REALISTIC, ProbingAttack
+from hbdp_fed.data import as_floats
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import optimizer_at
@@ -75,9 +76,11 @@ class ProbeCampaign:
 
     def _public(self, plan: HospitalPlan) -> PublicSideInformation:
         return PublicSideInformation(
-            images=self.prepared.federated.val.images,
+            images=as_floats(self.prepared.federated.val.images),
             mechanism=plan.mechanism,
             # A probe comes after training, where the schedule's last value holds.
             optimizer=optimizer_at(self.prepared.local, 1.0),
             expected_batch=plan.expected_batch,
+            loss=self.prepared.local.loss,
+            class_weights=self.prepared.local.class_weights,
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hbdp_fed.errors import SettingError
+from hbdp_fed.errors import SettingError, unknown_choice
 from simulations.schema import Recipe, TrainingConfig
 
 
@@ -19,8 +19,9 @@ class Hyperparameters:
         rounds: Training rounds.
         local_steps: DP-SGD steps a hospital takes in a round.
         learning_rate: Of the local optimiser.
-        expected_batch: Wanted expected batch of a hospital.
+        expected_batch: Wanted expected batch, of one hospital or of all together.
         max_grad_norm: Clipping norm; unused without privacy.
+        batch_per: A key of :data:`BATCH_PER`: whose ``expected_batch`` is.
     """
 
     rounds: int
@@ -28,6 +29,37 @@ class Hyperparameters:
     learning_rate: float
     expected_batch: float
     max_grad_norm: float
+    batch_per: str = "hospital"
+
+    def batch_of(self, records: int, *, federation: int) -> float:
+        """The wanted expected batch of a hospital with so many ``records`` of so many in the whole ``federation``."""
+        return BATCH_PER[self.batch_per](self.expected_batch, records / federation)
+
+
+BATCH_PER: Mapping[str, Callable[[float, float], float]] = {
+    "hospital": lambda batch, share: batch,
+    "federation": lambda batch, share: batch * share,
+}
+"""From the batch and a hospital's share of all records to its own batch. Under ``federation`` all hospitals sample at
+the same rate, as one that holds everything would."""
+
+
+def rounds_for(epochs: float, hyper: Hyperparameters, sizes: Sequence[int]) -> int:
+    """How many rounds it takes until every record was in ``epochs`` batches, on average over all hospitals' records.
+
+    Args:
+        epochs: Positive.
+        hyper: Everything but the rounds.
+        sizes: The hospitals' records.
+
+    Raises:
+        SettingError: if ``epochs`` is not positive and finite.
+    """
+    if not (epochs > 0 and math.isfinite(epochs)):
+        raise SettingError("training.epochs", f"must be positive and finite, got {epochs:g}")
+    total = sum(sizes)
+    a_step = sum(min(size, hyper.batch_of(size, federation=total)) for size in sizes)
+    return max(1, math.ceil(epochs * total / (a_step * hyper.local_steps) - 1e-9))
 
 
 def nearest_recipe(recipes: Sequence[Recipe], eps: float) -> Recipe:
@@ -53,15 +85,24 @@ def _log(eps: float) -> float:
 def choose(training: TrainingConfig, recipes: Sequence[Recipe], eps: float) -> Hyperparameters:
     """Merge the user's settings with the nearest recipe and check the ranges.
 
+    Where ``training.epochs`` is set, the rounds follow from it (see :func:`rounds_for`) and are 1 until then.
+
     Raises:
         SettingError: naming the key that is out of its range.
     """
-    names = ("rounds", "local_steps", "learning_rate", "expected_batch", "max_grad_norm")
+    if training.rounds is not None and training.epochs is not None:
+        raise SettingError("training.epochs", "takes the place of training.rounds: set one of the two to null")
+    names = ("rounds", "local_steps", "learning_rate", "expected_batch", "max_grad_norm", "batch_per")
     given = {name: getattr(training, name) for name in names}
-    if None in given.values():
+    if training.epochs is not None:
+        given["rounds"] = 1  # until the hospitals' sizes are known
+    if any(given[name] is None for name in names[:-1]):
         recipe = nearest_recipe(recipes, eps)
         given = {name: getattr(recipe, name) if value is None else value for name, value in given.items()}
-    for name, value in given.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise SettingError(f"training.{name}", f"must be positive and finite, got {value:g}")
+    given["batch_per"] = given["batch_per"] or "hospital"
+    if given["batch_per"] not in BATCH_PER:
+        raise unknown_choice("training.batch_per", given["batch_per"], BATCH_PER)
+    for name in names[:-1]:
+        if not (given[name] > 0 and math.isfinite(given[name])):
+            raise SettingError(f"training.{name}", f"must be positive and finite, got {given[name]:g}")
     return Hyperparameters(**given)

@@ -15,16 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from hbdp_fed.adversary import build_attack
-from hbdp_fed.audit import render_report
-from hbdp_fed.errors import HospitalFailure, UserError
+from hbdp_fed.audit import render_report, save_figure, summary_figures
+from hbdp_fed.errors import HospitalFailure, TrainingDiverged, UserError
 from hbdp_fed.models import weights_sha256
-from simulations.assess import FIGURE, attack_and_audit, measure_utility, noise_summary, privacy_summary
+from simulations.assess import FIGURE, attack_and_audit, noise_summary, privacy_summary
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
 from simulations.prepare import Prepared, prepare, resolution
 from simulations.probe import ProbeCampaign
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
-from simulations.terminal import make_console, progress, show_plan, show_result
+from simulations.terminal import make_console, progress, show_partition, show_plan, show_result, show_skipped
+from simulations.utility import measure_utility, partition_summary
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         errors.print(f"error: {error}")
         return BAD_INPUT
-    except HospitalFailure as failure:
+    except (HospitalFailure, TrainingDiverged) as failure:
         errors.print(f"error: {failure}")
         return FAILED
     except KeyboardInterrupt:
@@ -75,12 +76,17 @@ def _run(composed: DictConfig, console: Console) -> int:
     started = time.perf_counter()
     config = typed(composed)
     path = planned_folder(config.run_dir, config.name)
+    console.print(f"reading {config.data.name}", soft_wrap=True)
     prepared = prepare(config)
     campaign = _campaign(prepared)
     # From here on nothing is refused any more: the folder is made, and everything that happens is written into it.
     folder = create(path)
     folder.write_config(composed)
     folder.write_environment(device=prepared.device)
+    show_skipped(console, prepared.dataset.skipped)
+    show_partition(console, partition_summary(prepared))
+    if prepared.fresh:
+        console.print(f"not in {config.model.weights}, so freshly drawn: {', '.join(prepared.fresh)}", soft_wrap=True)
     show_plan(console, prepared.plans, title=_plan_title(prepared), noise_to_resolution=resolution(prepared))
     try:
         return _train_and_assess(prepared, folder, campaign, console, started)
@@ -94,7 +100,7 @@ def _campaign(prepared: Prepared) -> ProbeCampaign | None:
     if prepared.probes == 0:
         return None
     adversary = prepared.config.adversary
-    attack = build_attack(adversary.attack, bins=adversary.bins)
+    attack = build_attack(prepared.attack, bins=adversary.bins)
     attack.check_public(prepared.federated.val.images)
     return ProbeCampaign(attack=attack, prepared=prepared)
 
@@ -104,7 +110,8 @@ def _train_and_assess(
 ) -> int:
     with progress(console, rounds=prepared.hyper.rounds + prepared.probes) as line:
         chosen, course = execute(prepared, folder, line, campaign)
-        overall, per_hospital = measure_utility(prepared, chosen)
+        line.say("judging the released model on the test split")
+        utility = measure_utility(prepared, chosen, folder)
         risk = attack_and_audit(prepared, folder, campaign, line.say)
     engine = prepared.engine
     expected = len(prepared.plans) * (prepared.hyper.rounds + prepared.probes)
@@ -112,16 +119,21 @@ def _train_and_assess(
         "schema": 1,
         "task": prepared.dataset.task,
         "dataset": prepared.dataset.name,
+        "class_names": prepared.dataset.class_names,
+        "metrics": prepared.task.metrics,
+        "selection": prepared.task.selection,
+        "units": {"hd95": "mm"} if prepared.dataset.spacing is not None else {},
         "model": prepared.architecture.name,
         "clients": len(prepared.plans),
         "rounds": prepared.hyper.rounds,
         "seed": prepared.config.seed,
         "model_sha256": weights_sha256(chosen.weights),
         "privacy": privacy_summary(prepared),
-        "utility": overall,
+        **utility,
         "utility_validation": chosen.validation,
-        "validation_history": [{"round": number, **vars(figures)} for number, figures in chosen.history],
-        "utility_per_hospital": per_hospital,
+        "validation_history": [{"round": number, **figures} for number, figures in chosen.history],
+        "partition": partition_summary(prepared),
+        "skipped": prepared.dataset.skipped,
         "risk": risk.summary,
         "participation": {"expected": expected, "completed": course.answers, "failed": expected - course.answers},
         "hyperparameters": {**vars(prepared.config.training), **vars(prepared.hyper)},
@@ -139,11 +151,14 @@ def _train_and_assess(
     folder.write_summary(summary)
     plain = read_summary(folder.path)
     picture = folder.reconstructions / FIGURE
+    drawn = summary_figures(plain)
+    for name, figure in drawn.items():
+        save_figure(figure, folder.figures / f"{name}.png")
     folder.write_report(
         render_report(
             plain,
-            history=plain["validation_history"],
             reconstructions=picture.read_bytes() if risk.figure else None,
+            pictures={name: (folder.figures / f"{name}.png").read_bytes() for name in drawn},
         )
     )
     show_result(console, plain)

@@ -13,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from hbdp_fed.errors import SettingError
@@ -59,6 +61,16 @@ class RunFolder:
         """The page for people."""
         return self.path / "report.html"
 
+    @property
+    def predictions_file(self) -> Path:
+        """The released model's answer for each test record: the experimenter's view."""
+        return self.path / "predictions.npz"
+
+    @property
+    def figures(self) -> Path:
+        """Pictures of the data and of utility."""
+        return self.path / "figures"
+
     def write_report(self, html: str) -> None:
         """``report.html``."""
         self.report_file.write_text(html, encoding="utf-8")
@@ -74,6 +86,14 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """``summary.json``, whole or not at all."""
         self._write_json("summary.json", summary)
+
+    def write_predictions(
+        self, evidence: Mapping[str, NDArray[Any]], *, names: NDArray[Any] | None, groups: NDArray[Any] | None
+    ) -> None:
+        """``predictions.npz``: what is known about each test record, in the test split's order, and who it is."""
+        known = {"names": names, "groups": groups}
+        extra = {name: values for name, values in known.items() if values is not None}
+        np.savez_compressed(self.predictions_file, allow_pickle=False, **evidence, **extra)
 
     def append_round(self, line: Mapping[str, Any]) -> None:
         """One line of ``rounds.jsonl``: one hospital in one round."""

@@ -18,6 +18,7 @@ class Recipe:
     learning_rate: float = MISSING
     expected_batch: float = MISSING
     max_grad_norm: float = MISSING
+    batch_per: str = "hospital"
 
 
 @dataclass
@@ -26,6 +27,7 @@ class DataConfig:
 
     name: str = MISSING
     scanner_shift: float = 0.0
+    subgroups: list[str] = field(default_factory=list)
     recipes: list[Recipe] = field(default_factory=list)
 
 
@@ -43,7 +45,68 @@ class PhantomConfig(DataConfig):
 
 @dataclass
 class MedMnistConfig(DataConfig):
-    """MedMNIST files have no options: their splits are official."""
+    """Options of one MedMNIST set; its splits are official."""
+
+    size: int = 28
+    on_bad_record: str = "error"
+
+
+@dataclass
+class AnyMedMnistConfig(MedMnistConfig):
+    """Options of a MedMNIST set chosen by name."""
+
+    set: str = "pneumoniamnist"
+
+
+@dataclass
+class ChestXrayConfig(DataConfig):
+    """Options of the paediatric chest X-rays in folders."""
+
+    image_size: int = 64
+    task: str = "binary"
+    val_fraction: float = 0.1
+    split_seed: int = 0
+    on_bad_record: str = "error"
+
+
+@dataclass
+class RadImageNetConfig(DataConfig):
+    """Options of RadImageNet."""
+
+    image_size: int = 224
+    max_records: int = 0
+    subset_seed: int = 0
+    train_csv: str = "RadiologyAI_train.csv"
+    val_csv: str = "RadiologyAI_val.csv"
+    test_csv: str = "RadiologyAI_test.csv"
+    on_bad_record: str = "error"
+
+
+@dataclass
+class Ham10000Config(DataConfig):
+    """Options of HAM10000."""
+
+    task: str = "binary"
+    image_size: int = 64
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    on_bad_record: str = "error"
+
+
+@dataclass
+class MsdConfig(DataConfig):
+    """Options of a Decathlon task."""
+
+    task: str = "Task04_Hippocampus"
+    image_size: list[int] = field(default_factory=lambda: [40, 56, 40])
+    fit: str = "crop"
+    spacing: list[float] | None = None
+    window: list[float] = field(default_factory=lambda: [-150.0, 250.0])
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    on_bad_record: str = "error"
 
 
 @dataclass
@@ -51,6 +114,8 @@ class ModelConfig:
     """What every model has."""
 
     name: str = MISSING
+    weights: str | None = None
+    weights_partial: bool = False
 
 
 @dataclass
@@ -66,6 +131,22 @@ class ResNet9Config(ModelConfig):
 
     width: int = 64
     weight_standardization: bool = True
+
+
+@dataclass
+class UnetConfig(ModelConfig):
+    """Options of the U-Net of the paper's width."""
+
+    width: int = 16
+
+
+@dataclass
+class MonaiUnetConfig(ModelConfig):
+    """Options of MONAI's own U-Net, with residual units."""
+
+    width: int = 16
+    levels: int = 5
+    res_units: int = 2
 
 
 @dataclass
@@ -86,6 +167,7 @@ class PartitionConfig:
     alpha: float = 0.5
     sizes: str = "equal"
     exponent: float = 1.0
+    column: str | None = None
 
 
 @dataclass
@@ -101,9 +183,11 @@ class TrainingConfig:
     """Local training. What is None comes from the data set's recipe for the nearest budget."""
 
     rounds: int | None = None
+    epochs: float | None = None
     local_steps: int | None = None
     learning_rate: float | None = None
     expected_batch: float | None = None
+    batch_per: str | None = None
     max_grad_norm: float | None = None
     optimizer: str = "sgd"
     momentum: float = 0.9
@@ -112,6 +196,8 @@ class TrainingConfig:
     warmup: float = 0.0
     final_fraction: float = 0.01
     augmentation: str = "none"
+    loss: str = "auto"
+    class_weights: list[float] | None = None
     multiplicity: int = 1
     ema_decay: float = 0.0
     grad_mode: str = "hbdp"
@@ -132,10 +218,18 @@ class FederationConfig:
 class AdversaryConfig:
     """The attack that the run is put to."""
 
-    attack: str = "imprint"
+    attack: str = "auto"
     probes: int = 1
     bins: int = 1024
     prior: float = 0.01
+
+
+@dataclass
+class EvaluationConfig:
+    """How the released model is judged."""
+
+    bootstrap: int = 1000
+    matrix: int = 10
 
 
 @dataclass
@@ -157,6 +251,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 @dataclass
@@ -186,6 +281,13 @@ def register() -> None:
     store.store(name="budget_schema", node=BudgetConfig)
     store.store(group="data", name="phantom_schema", node=PhantomConfig)
     store.store(group="data", name="medmnist_schema", node=MedMnistConfig)
+    store.store(group="data", name="any_medmnist_schema", node=AnyMedMnistConfig)
+    store.store(group="data", name="chest_xray_schema", node=ChestXrayConfig)
+    store.store(group="data", name="radimagenet_schema", node=RadImageNetConfig)
+    store.store(group="data", name="ham10000_schema", node=Ham10000Config)
+    store.store(group="data", name="msd_schema", node=MsdConfig)
     store.store(group="model", name="cnn_schema", node=CnnConfig)
     store.store(group="model", name="resnet9_schema", node=ResNet9Config)
+    store.store(group="model", name="unet_schema", node=UnetConfig)
+    store.store(group="model", name="monai_unet_schema", node=MonaiUnetConfig)
     store.store(group="engine", name="engine_schema", node=EngineConfig)

@@ -1,0 +1,92 @@
+"""The model of a run: its architecture for this data set, a trial pass, and the weights that it starts from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hbdp_fed.data import ImageDataset, as_floats
+from hbdp_fed.dpsgd import clipped_summer, record_loss
+from hbdp_fed.errors import SettingError
+from hbdp_fed.models import MODELS, build_model, initial_weights, starting_weights
+from hbdp_fed.seeding import generator
+from hbdp_fed.training import LocalSettings
+from hbdp_fed.types import ModelSpec, Weights
+from simulations.schema import ModelConfig
+
+
+def architecture_for(model: ModelConfig, dataset: ImageDataset) -> ModelSpec:
+    """What the settings ask for, with as many channels, classes and spatial dimensions as the data has."""
+    args: dict[str, Any] = {
+        "in_channels": dataset.train.images.shape[1],
+        "num_classes": len(dataset.class_names),
+        **own_settings(model, ModelConfig),
+    }
+    spatial_dims = dataset.train.images.dim() - 2
+    if "spatial_dims" in inspect.signature(MODELS[model.name]).parameters:
+        args["spatial_dims"] = spatial_dims
+    elif spatial_dims != 2:
+        raise SettingError("model", f"{model.name} takes images, but {dataset.name} has volumes")
+    return ModelSpec(name=model.name, args=args)
+
+
+def check_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSettings, *, max_grad_norm: float) -> None:
+    """Let one blank record pass through the model and back, as every hospital's will.
+
+    Raises:
+        SettingError: if the model does not take images of this size, does not answer what the data set asks, or cannot
+            be clipped per record.
+    """
+    model = build_model(architecture)
+    blank, labels = torch.zeros_like(as_floats(dataset.train.images[:1])), dataset.train.labels[:1]
+    if local.class_weights is not None and len(local.class_weights) != len(dataset.class_names):
+        raise SettingError(
+            "training.class_weights",
+            f"must be one number for each of {', '.join(dataset.class_names)}; got {len(local.class_weights)}",
+        )
+    try:
+        with torch.no_grad():
+            answers = model(blank).shape[2:]
+        wanted = blank.shape[2:] if dataset.task == "segmentation" else torch.Size()
+        if answers != wanted:
+            asked = "a class for every pixel: set model=unet" if wanted else "one answer an image: set model=resnet9"
+            raise ValueError(f"the data set asks for {asked}")
+        summer = clipped_summer(
+            model,
+            max_grad_norm=max_grad_norm,
+            max_physical_batch=1,
+            grad_mode=local.grad_mode,
+            loss=record_loss(local.loss, local.class_weights),
+        )
+        summer(blank, labels)
+    except (ValueError, RuntimeError) as error:
+        raise SettingError(
+            "model", f"{architecture.name} cannot be trained on {dataset.name}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def first_weights(architecture: ModelSpec, settings: ModelConfig, *, seed: int) -> tuple[Weights, tuple[str, ...]]:
+    """The weights that training starts from: fresh ones, or those of ``model.weights``.
+
+    Returns:
+        float32 weights, and the names of those that are fresh though a file was given (``model.weights_partial``).
+
+    Raises:
+        UserError: if the file cannot be used for this model.
+    """
+    model = build_model(architecture)
+    fresh = initial_weights(model, generator(seed, "initial-weights"))
+    if settings.weights is None:
+        return fresh, ()
+    return starting_weights(model, Path(settings.weights), fresh=fresh, partial=settings.weights_partial)
+
+
+def own_settings(section: Any, base: type) -> Mapping[str, Any]:
+    """The settings of a section that its base class does not have: those of this data set or model alone."""
+    common = {item.name for item in fields(base)}
+    return {item.name: getattr(section, item.name) for item in fields(section) if item.name not in common}

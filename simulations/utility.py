@@ -1,0 +1,159 @@
+"""The released model on the test split: overall, by hospital, by subgroup, and beside the hospitals' own models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from hbdp_fed.audit import worst
+from hbdp_fed.data import Records
+from hbdp_fed.models import build_model, load_weights
+from hbdp_fed.seeding import generator
+from hbdp_fed.training.bootstrap import confidence_intervals
+from hbdp_fed.training.tasks import Evidence, Point, figures, select
+from hbdp_fed.types import Weights
+from simulations.execute import Chosen
+from simulations.prepare import Prepared
+from simulations.run_folder import RunFolder
+
+RELEASED = "released"
+
+
+def measure_utility(prepared: Prepared, chosen: Chosen, folder: RunFolder) -> dict[str, Any]:
+    """The summary's entries about utility; the test split is used here, for the first and only time.
+
+    What is known about each test record is written to ``predictions.npz``, so that runs can be compared record by
+    record.
+
+    Returns:
+        ``utility`` over all test records with 95% intervals, ``utility_per_hospital`` and ``worst_hospital`` over those
+        dealt to each hospital, ``utility_by_subgroup`` for ``data.subgroups``, and ``utility_matrix``.
+    """
+    test, site = prepared.federated.test, prepared.federated.test_site.numpy()
+    evidence = _judge(prepared, chosen.weights, test, thorough=True)
+    folder.write_predictions(evidence, names=test.names, groups=None if test.groups is None else test.groups.numpy())
+    names = [plan.name for plan in prepared.plans]
+    whole = _figures(prepared, evidence, chosen.point, np.ones(len(test), dtype=np.bool_), purpose="all")
+    hospitals = [
+        {"name": name, **_figures(prepared, evidence, chosen.point, site == number, purpose=f"hospital {name}")}
+        for number, name in enumerate(names)
+    ]
+    subgroups = [
+        {"attribute": attribute, "value": value, **_figures(prepared, evidence, chosen.point, rows, purpose=purpose)}
+        for attribute, value, rows, purpose in _subgroups(test, prepared.config.data.subgroups)
+    ]
+    deciding = prepared.task.selection[0]
+    least = worst(deciding, hospitals)
+    return {
+        "utility": {**whole, "point": chosen.point, "round": chosen.round},
+        "utility_per_hospital": hospitals,
+        "worst_hospital": None
+        if least is None
+        else {"name": least["name"], "metric": deciding, "value": least[deciding]},
+        "utility_by_subgroup": subgroups,
+        "utility_matrix": _matrix(prepared, chosen, evidence, deciding),
+    }
+
+
+def _subgroups(test: Records, attributes: Sequence[str]) -> Iterator[tuple[str, str, NDArray[np.bool_], str]]:
+    for attribute in attributes:
+        words = test.attributes[attribute]
+        for value in sorted(set(words.tolist())):
+            yield attribute, value, words == value, f"subgroup {attribute} {value}"
+
+
+def _figures(
+    prepared: Prepared, evidence: Evidence, point: Point, rows: NDArray[np.bool_], *, purpose: str
+) -> dict[str, Any]:
+    """The figures of some test records with their intervals, and on how many records and patients they rest."""
+    groups = prepared.federated.test.groups
+    own = None if groups is None else groups.numpy()[rows]
+    chosen = select(evidence, rows)
+    found: dict[str, Any]
+    if not rows.any():
+        # A figure over no record does not exist, whichever it is.
+        found = {**dict.fromkeys(figures(prepared.task, evidence, point)), "records": 0, "ci95": {}}
+    else:
+        replicates = prepared.config.evaluation.bootstrap
+        found = {
+            **figures(prepared.task, chosen, point),
+            "ci95": confidence_intervals(
+                prepared.task,
+                chosen,
+                point,
+                own,
+                replicates=replicates,
+                generator=generator(prepared.config.seed, "bootstrap", purpose),
+            )
+            if replicates
+            else {},
+        }
+    return {**found, "groups": None if own is None else len(np.unique(own))}
+
+
+def _matrix(prepared: Prepared, chosen: Chosen, evidence: Evidence, deciding: str) -> dict[str, Any] | None:
+    """The released model and each hospital's own model of its round, at each hospital's test records.
+
+    The hospitals' own models are judged at the released model's operating point: there is one for the federation.
+    None where the federation is larger than ``evaluation.matrix``.
+    """
+    if not chosen.local:
+        return None
+    test, site = prepared.federated.test, prepared.federated.test_site.numpy()
+
+    def row(model: str, known: Evidence) -> dict[str, Any]:
+        values = [
+            figures(prepared.task, select(known, site == number), chosen.point)[deciding]
+            if (site == number).any()
+            else None
+            for number in range(len(prepared.plans))
+        ]
+        return {"model": model, "values": values}
+
+    rows = [row(RELEASED, evidence)]
+    for name, weights in chosen.local.items():
+        rows.append(row(name, _judge(prepared, weights, test, thorough=False)))
+    return {"metric": deciding, "hospitals": [plan.name for plan in prepared.plans], "rows": rows}
+
+
+def _judge(prepared: Prepared, weights: Weights, records: Records, *, thorough: bool) -> Evidence:
+    model: nn.Module = build_model(prepared.architecture).to(prepared.device)
+    load_weights(model, weights)
+    return prepared.task.judge(
+        model, records, device=prepared.device, spacing=prepared.dataset.spacing, thorough=thorough
+    )
+
+
+def partition_summary(prepared: Prepared) -> dict[str, Any]:
+    """The ``partition`` entry of the summary: who holds what."""
+    federated, settings = prepared.federated, prepared.config.partition
+    splits = {"val": federated.val_site, "test": federated.test_site}
+    return {
+        "scheme": settings.scheme,
+        "column": settings.column,
+        "sizes": settings.sizes,
+        "group": prepared.dataset.group if federated.hospitals[0].records.groups is not None else "record",
+        "hospitals": [
+            {
+                "name": hospital.name,
+                "train": len(hospital.records),
+                **{split: int((owner == number).sum()) for split, owner in splits.items()},
+                "groups": None if hospital.records.groups is None else len(hospital.records.groups.unique()),
+                "classes": _classes(hospital.records, prepared.dataset.task, prepared.dataset.class_names),
+            }
+            for number, hospital in enumerate(federated.hospitals)
+        ],
+    }
+
+
+def _classes(records: Records, task: str, class_names: Sequence[str]) -> Mapping[str, int]:
+    """Records of each class; of each finding where a record may have several; nothing for a class a voxel."""
+    if task == "segmentation":
+        return {}
+    several = task == "multilabel"
+    counts = records.labels.sum(dim=0) if several else records.labels.bincount(minlength=len(class_names))
+    return dict(zip(class_names, counts.tolist(), strict=True))
