@@ -39,6 +39,7 @@ def check(config: RunConfig) -> None:
     _check_training(config.training)
     _known("federation.weighting", config.federation.weighting, WEIGHTINGS)
     _known("federation.record", config.federation.record, RECORDED)
+    _at_least("federation.checkpoints", config.federation.checkpoints, 0)
     if not (config.federation.round_timeout_s > 0 and math.isfinite(config.federation.round_timeout_s)):
         raise SettingError("federation.round_timeout_s", "must be a positive number of seconds")
     _known("adversary.attack", config.adversary.attack, (AUTO, *ATTACKS, NO_ATTACK))

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hbdp_fed.adversary import save_observation
-from hbdp_fed.audit import label
 from hbdp_fed.data.shards import write_shard
-from hbdp_fed.errors import HospitalFailure, TrainingDiverged
+from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.client_app import make_client_app
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.engine import run_federation
 from hbdp_fed.federation.server_app import ServerHooks, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
-from hbdp_fed.models import build_model, load_weights, save_weights
+from hbdp_fed.models import save_weights
 from hbdp_fed.privacy import epsilon_schedule
-from hbdp_fed.training import averaged
-from hbdp_fed.training.tasks import Point, Task, figures
 from hbdp_fed.types import ModelUpdate, Weights
 from simulations.prepare import Prepared
 from simulations.probe import ProbeCampaign, recording_name
 from simulations.run_folder import RunFolder
+from simulations.selection import Chosen, RoundSelection
 from simulations.terminal import ProgressLine
-
-Figures = Mapping[str, float | None]
-"""By name; None where a figure does not exist."""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The round that validation chose.
-
-    Attributes:
-        round: Its number, from 1.
-        weights: The global weights after it, or their moving average, float32: the released model.
-        point: The operating point chosen on the same validation records, for example the decision threshold.
-        validation: The figures there.
-        local: By hospital, its own model of that round, float32: the weights that it was handed plus its update. Empty
-            where there are more hospitals than ``evaluation.matrix``.
-        history: Every round's number and figures on validation, each at the point best for it.
-    """
-
-    round: int
-    weights: Weights
-    point: Point
-    validation: Figures
-    local: Mapping[str, Weights] = field(default_factory=dict)
-    history: Sequence[tuple[int, Figures]] = ()
 
 
 @dataclass(frozen=True)
@@ -88,15 +60,10 @@ class _Log:
     answers: int = 0
     compute_s: float = 0.0
     rounds_done: int = 0
-    best: Chosen | None = None
-    average: Weights = field(default_factory=dict)
     clipped_sum: dict[str, float] = field(default_factory=dict)
-    history: list[tuple[int, Figures]] = field(default_factory=list)
-    handed_out: Weights = field(default_factory=dict)
-    latest: Sequence[ModelUpdate] = ()
 
     def __post_init__(self) -> None:
-        self.model = build_model(self.prepared.architecture).to(self.prepared.device)
+        self.selection = RoundSelection(self.prepared)
         self.mechanisms = {plan.name: plan.mechanism for plan in self.prepared.plans}
         self.spent = {
             plan.name: epsilon_schedule(
@@ -166,58 +133,22 @@ class _Log:
         )
 
     def on_updates(self, number: int, updates: Sequence[ModelUpdate]) -> None:
-        self.latest = updates
+        self.selection.see_updates(updates)
         if self.prepared.config.federation.record == "all":
             for update in updates:
                 self.folder.write_update(update)
 
     def on_global(self, number: int, weights: Weights) -> None:
-        self.folder.write_checkpoint(number, weights)
-        if number == 0:
-            self.average = self.handed_out = weights
-            return
-        # Training goes on from the weights themselves; the average is for release alone, and costs no budget.
-        self.average = averaged(self.average, weights, round=number, decay=self.prepared.config.training.ema_decay)
-        released = {name: value.float() for name, value in self.average.items()}
-        self.progress.advance(f"round {number}: {self._judge(number, released)}")
-        self.handed_out = weights
-
-    def _judge(self, number: int, released: Weights) -> str:
-        """Judge the model of a round on validation, keep it if it is the best so far, and say how good it is."""
-        prepared, task = self.prepared, self.prepared.task
-        if not all(bool(value.isfinite().all()) for value in released.values()):
-            self.history.append((number, dict.fromkeys(task.selection)))
-            return "the weights are not finite"
-        load_weights(self.model, released)
-        evidence = task.judge(
-            self.model,
-            prepared.federated.val,
-            device=prepared.device,
-            spacing=prepared.dataset.spacing,
-            thorough=False,
-        )
-        point = task.choose_point(evidence)
-        found = figures(task, evidence, point)
-        self.history.append((number, found))
-        if self.best is None or _rank(found, task) > _rank(self.best.validation, task):
-            self.best = Chosen(
-                round=number, weights=released, point=point, validation=found, local=self._local_models()
-            )
-        told = ", ".join(f"{label(name)} {_show(found[name])}" for name in reversed(task.selection))
-        return f"validation {told} (best: round {self.best.round})"
-
-    def _local_models(self) -> Mapping[str, Weights]:
-        if len(self.latest) > self.prepared.config.evaluation.matrix:
-            return {}
-        return {
-            update.hospital: {name: (self.handed_out[name] + change).float() for name, change in update.delta.items()}
-            for update in self.latest
-        }
+        self.folder.write_checkpoint(number, weights, keep=self.prepared.config.federation.checkpoints)
+        note = self.selection.see_global(number, weights)
+        if number > 0:
+            self.progress.advance(f"round {number}: {note}")
 
     def probes(self, final: Weights) -> Iterable[TrainRequest]:
         # Training is over: whatever happens to the probes, the model is there.
-        if self.best is not None:
-            save_weights(self.folder.model_file, self.best.weights)
+        best = self.selection.best
+        if best is not None:
+            save_weights(self.folder.model_file, best.weights)
         if self.campaign is None:
             return
         self.progress.say("the malicious server prepares its probe")
@@ -267,10 +198,7 @@ def execute(
             raise
         finally:
             stop.set()
-    if log.best is None:
-        raise TrainingDiverged(
-            "no round left a model with finite weights: training has diverged; take a smaller training.learning_rate"
-        )
+    chosen = log.selection.chosen()
     ended = time.perf_counter()
     course = Course(
         answers=log.answers,
@@ -279,7 +207,7 @@ def execute(
         client_compute_s=log.compute_s,
         clipped_sum=log.clipped_sum,
     )
-    return replace(log.best, history=log.history), course
+    return chosen, course
 
 
 def _settings(prepared: Prepared, sites: Path) -> AppSettings:
@@ -305,13 +233,3 @@ def _settings(prepared: Prepared, sites: Path) -> AppSettings:
         # The audit has to know whose images an attack should have rebuilt.
         replayable_batches=True,
     )
-
-
-def _rank(found: Figures, task: Task) -> tuple[float, ...]:
-    """By what validation compares rounds; a figure that does not exist is worse than any that does."""
-    values = [found[name] for name in task.selection]
-    return tuple(-math.inf if value is None else value for value in values)
-
-
-def _show(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from hbdp_fed.adversary import build_attack
-from hbdp_fed.audit import render_report, save_figure, summary_figures
+from hbdp_fed.audit import partition_figure, render_report, save_figure, summary_figures
 from hbdp_fed.errors import HospitalFailure, TrainingDiverged, UserError
 from hbdp_fed.models import weights_sha256
 from simulations.assess import FIGURE, attack_and_audit, noise_summary, privacy_summary
@@ -84,7 +84,9 @@ def _run(composed: DictConfig, console: Console) -> int:
     folder.write_config(composed)
     folder.write_environment(device=prepared.device)
     show_skipped(console, prepared.dataset.skipped)
-    show_partition(console, partition_summary(prepared))
+    partition = partition_summary(prepared)
+    show_partition(console, partition)
+    save_figure(partition_figure(partition), folder.figures / "partition.png")
     if prepared.fresh:
         console.print(f"not in {config.model.weights}, so freshly drawn: {', '.join(prepared.fresh)}", soft_wrap=True)
     show_plan(console, prepared.plans, title=_plan_title(prepared), noise_to_resolution=resolution(prepared))

@@ -103,9 +103,18 @@ class RunFolder:
         """One line of ``ledger.jsonl``: what one hospital had spent after one round."""
         self._append("ledger.jsonl", line)
 
-    def write_checkpoint(self, round: int, weights: Weights) -> None:
-        """The global weights (float64) after a round; round 0 holds the initial ones."""
-        save_weights(self.path / "checkpoints" / f"round-{round:04d}.safetensors", weights)
+    def write_checkpoint(self, round: int, weights: Weights, *, keep: int = 0) -> None:
+        """The global weights (float64) after a round; round 0 holds the initial ones.
+
+        Args:
+            round: Its number.
+            weights: By parameter name.
+            keep: Of how many rounds the checkpoints stay, the latest ones; 0 for all.
+        """
+        folder = self.path / "checkpoints"
+        save_weights(folder / f"round-{round:04d}.safetensors", weights)
+        if keep:
+            (folder / f"round-{round - keep:04d}.safetensors").unlink(missing_ok=True)
 
     def write_update(self, update: ModelUpdate) -> None:
         """One hospital's update as it travelled. The model it answers is the checkpoint of the round before."""

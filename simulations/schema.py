@@ -212,6 +212,7 @@ class FederationConfig:
     weighting: str = "records"
     round_timeout_s: float = 3600.0
     record: str = "all"
+    checkpoints: int = 0
 
 
 @dataclass

@@ -16,9 +16,9 @@ from hbdp_fed.seeding import generator
 from hbdp_fed.training.bootstrap import confidence_intervals
 from hbdp_fed.training.tasks import Evidence, Point, figures, select
 from hbdp_fed.types import Weights
-from simulations.execute import Chosen
 from simulations.prepare import Prepared
 from simulations.run_folder import RunFolder
+from simulations.selection import Chosen
 
 RELEASED = "released"
 

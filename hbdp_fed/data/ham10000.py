@@ -7,7 +7,7 @@ lesions", Scientific Data 5, 180161 (2018). The outlines are from Tschandl et al
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.checks import check_integer
-from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.contract import ImageDataset, Records, Words
 from hbdp_fed.data.photographs import read_photographs
 from hbdp_fed.data.splits import SplitSettings, numbered, split_by_group
 from hbdp_fed.errors import DataFileError, unknown_choice
@@ -39,8 +39,10 @@ NEEDS_ATTENTION = ("akiec", "bcc", "mel")
 """Malignant or on the way there: class 1 of the binary task of Ziller et al. (2024)."""
 
 _COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
+_IDENTITIES = ("lesion_id", "image_id")
 _PHOTOGRAPHS = "HAM10000_images*"
 _OUTLINES = ("masks*", "*segmentation*")
+_OUTLINE_ENDING = "_segmentation"
 _AGE_BANDS = ((40, "below 40"), (60, "40 to 59"), (np.inf, "60 and above"))
 _MIDDLE_GREY = 127
 
@@ -102,7 +104,8 @@ def load_ham10000(
         val_fraction: The share of lesions in the validation split.
         test_fraction: The share of lesions in the test split.
         split_seed: The division's own seed.
-        on_bad_record: ``error`` or ``skip``: what becomes of a row with an unknown diagnosis or without its files.
+        on_bad_record: ``error`` or ``skip``: what becomes of a row that is cut off, repeats a photograph or has an unknown
+            diagnosis, and of a record whose files are missing or cannot be read.
 
     Returns:
         RGB images, uint8. Groups are lesions; the attributes are the table's columns ``dataset``, ``sex``,
@@ -110,7 +113,8 @@ def load_ham10000(
 
     Raises:
         SettingError: if an option cannot be used.
-        DataFileError: if the table is missing or not HAM10000's, or a record is bad under ``error``.
+        DataFileError: if the table is missing or not HAM10000's, a record is bad under ``error``, or ``skip`` leaves a
+            split without a record.
     """
     if task not in HAM10000_TASKS:
         raise unknown_choice("data.task", task, HAM10000_TASKS)
@@ -119,43 +123,43 @@ def load_ham10000(
     bad = BadRecords(on_bad_record)
     folder = root / "ham10000"
     rows = _read_table(folder / TABLE, bad)
-    photographs = _index(folder, (_PHOTOGRAPHS,), "")
-    rows, images = _with_pictures(rows, photographs, folder / "HAM10000_images", ".jpg", "RGB", image_size, bad)
+    lesions = numbered([row["lesion_id"] for row in rows])
+    # By the table alone: which photographs can be read, and which have an outline, moves no lesion to another split.
+    split = split_by_group(lesions, numbered([f"{row['dataset']} {row['dx']}" for row in rows]), settings)
+    pictures = _index(folder, (_PHOTOGRAPHS,), "")
+    places = [pictures.get(row["image_id"], folder / "HAM10000_images" / f"{row['image_id']}.jpg") for row in rows]
+    images, kept = read_photographs(places, mode="RGB", image_size=image_size, bad=bad)
     question = HAM10000_TASKS[task]
     if question.labels is None:
-        outlines = _index(folder, _OUTLINES, "_segmentation")
-        place = folder / "masks"
-        kept, masks = _with_pictures(rows, outlines, place, "_segmentation.png", "L", image_size, bad, nearest=True)
-        present = {row["image_id"] for row in kept}
-        images = images[torch.tensor([row["image_id"] in present for row in rows])]
-        rows, labels = kept, (masks[:, 0] > _MIDDLE_GREY).long()
+        outlines = _index(folder, _OUTLINES, _OUTLINE_ENDING)
+        names = [rows[number]["image_id"] for number in kept.tolist()]
+        places = [outlines.get(name, folder / "masks" / f"{name}{_OUTLINE_ENDING}.png") for name in names]
+        masks, whole = read_photographs(places, mode="L", image_size=image_size, bad=bad, nearest=True)
+        images, kept, labels = images[whole], kept[whole], (masks[:, 0] > _MIDDLE_GREY).long()
     else:
-        labels = question.labels(rows)
+        labels = question.labels(rows)[kept]
     records = Records(
         images=images,
         labels=labels,
-        groups=numbered([row["lesion_id"] for row in rows]),
-        names=np.asarray([row["image_id"] for row in rows]),
-        attributes={
-            **{name: np.asarray([row[name] for row in rows]) for name in _COLUMNS if name not in _IDENTITIES},
-            "age": np.asarray([_age_band(row["age"]) for row in rows]),
-        },
+        groups=lesions[kept],
+        names=np.asarray([rows[number]["image_id"] for number in kept.tolist()]),
+        attributes=_attributes([rows[number] for number in kept.tolist()]),
     )
-    strata = numbered([f"{row['dataset']} {row['dx']}" for row in rows])
-    split = split_by_group(records.groups, strata, settings)  # type: ignore[arg-type]
+    train, val, test = (
+        records.select(torch.nonzero(torch.isin(kept, part))[:, 0]) for part in (split.train, split.val, split.test)
+    )
+    if not (len(train) and len(val) and len(test)):
+        raise DataFileError(folder, "has a split without a single record whose files can be read")
     return ImageDataset(
         name="ham10000",
         task=question.task,
         class_names=question.class_names,
-        train=records.select(split.train),
-        val=records.select(split.val),
-        test=records.select(split.test),
+        train=train,
+        val=val,
+        test=test,
         group="lesion",
         skipped=tuple(bad.skipped),
     )
-
-
-_IDENTITIES = ("lesion_id", "image_id", "age")
 
 
 def _read_table(path: Path, bad: BadRecords) -> list[Row]:
@@ -166,22 +170,32 @@ def _read_table(path: Path, bad: BadRecords) -> list[Row]:
             missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataFileError(path, f"has no column {', '.join(missing)}; it should be the table of HAM10000")
-            rows = []
+            rows: dict[str, Row] = {}
             for row in reader:
-                if row["dx"] in DIAGNOSES:
-                    rows.append(row)
+                if problem := _problem(row, rows):
+                    bad.refuse(path, f"line {reader.line_num} {problem}")
                 else:
-                    known = ", ".join(DIAGNOSES)
-                    bad.refuse(
-                        path, f"line {reader.line_num} has the diagnosis '{row['dx']}', which is none of {known}"
-                    )
+                    rows[row["image_id"]] = row
     except FileNotFoundError as error:
         raise DataFileError(path, "there is no such file; set HBDP_DATA to the folder that holds ham10000") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataFileError(path, f"cannot be read ({error})") from error
     if not rows:
         raise DataFileError(path, "has no row with a known diagnosis")
-    return sorted(rows, key=lambda row: row["image_id"])
+    return [rows[name] for name in sorted(rows)]
+
+
+def _problem(row: Mapping[str, str | None], known: Collection[str]) -> str | None:
+    """What is wrong with a row of the table; ``known`` are the photographs of the rows before it."""
+    # A line that was cut off has no value, not even an empty one, in its last columns.
+    empty = [name for name in _COLUMNS if row[name] is None or (name in _IDENTITIES and not row[name])]
+    if empty:
+        return f"has no {', '.join(empty)}"
+    if row["dx"] not in DIAGNOSES:
+        return f"has the diagnosis '{row['dx']}', which is none of {', '.join(DIAGNOSES)}"
+    if row["image_id"] in known:
+        return f"has the photograph {row['image_id']} for a second time"
+    return None
 
 
 def _index(folder: Path, patterns: Sequence[str], ending: str) -> dict[str, Path]:
@@ -191,26 +205,18 @@ def _index(folder: Path, patterns: Sequence[str], ending: str) -> dict[str, Path
         for pattern in patterns
         for part in sorted(folder.glob(pattern))
         if part.is_dir()
-        for file in part.iterdir()
+        for file in sorted(part.iterdir())
         if file.suffix.lower() in {".jpg", ".jpeg", ".png"}
     }
 
 
-def _with_pictures(
-    rows: Sequence[Row],
-    files: Mapping[str, Path],
-    place: Path,
-    ending: str,
-    mode: str,
-    image_size: int,
-    bad: BadRecords,
-    *,
-    nearest: bool = False,
-) -> tuple[list[Row], Tensor]:
-    """The rows whose picture can be read, and the pictures; ``place`` and ``ending`` say where one would be."""
-    paths = [files.get(row["image_id"], place / f"{row['image_id']}{ending}") for row in rows]
-    images, kept = read_photographs(paths, mode=mode, image_size=image_size, bad=bad, nearest=nearest)
-    return [rows[number] for number in kept.tolist()], images
+def _attributes(rows: Sequence[Row]) -> dict[str, Words]:
+    """What is known of each record; the table's own word for what is not is ``unknown``."""
+    described = [name for name in _COLUMNS if name not in (*_IDENTITIES, "age")]
+    return {
+        **{name: np.asarray([row[name] or "unknown" for row in rows]) for name in described},
+        "age": np.asarray([_age_band(row["age"]) for row in rows]),
+    }
 
 
 def _age_band(age: str) -> str:

@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from hbdp_fed.data import contract as data_contract
 from hbdp_fed.data.contract import Records
 from hbdp_fed.dpsgd.losses import LOSSES
-from hbdp_fed.errors import SettingError
+from hbdp_fed.errors import SettingError, TrainingDiverged
 from hbdp_fed.training.tasks import TASKS, Evidence, best_threshold, figures, select, task_called
 
 CPU = torch.device("cpu")
@@ -158,7 +158,7 @@ def test_a_judged_model_is_left_in_its_mode(mode: bool) -> None:
     BINARY.judge(model, Records(torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)), device=CPU)
     assert model.training is mode
     nothing = Records(torch.full((3, 1, 2, 2), math.nan), torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="not finite; its training has diverged"):
+    with pytest.raises(TrainingDiverged, match="outputs are not finite"):
         BINARY.judge(model, nothing, device=CPU)
     assert model.training is mode
 

@@ -49,7 +49,8 @@ class Judge(Protocol):
             thorough: False leaves out what is slow and chooses nothing.
 
         Raises:
-            ValueError: if there are no records, or an output is not finite, as after training that has diverged.
+            ValueError: if there are no records.
+            TrainingDiverged: if an output is not finite.
         """
         ...
 

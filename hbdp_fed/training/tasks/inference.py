@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hbdp_fed.data.contract import Records, as_floats
+from hbdp_fed.errors import TrainingDiverged
 
 Digest = Callable[[Tensor, Tensor], dict[str, NDArray[Any]]]
 """Maps a batch's logits (b, ...) and labels (b, ...), on the model's device, to arrays with b as their first axis."""
@@ -33,7 +34,8 @@ def digest_outputs(
     The model is in evaluation mode meanwhile and returns to the mode it was in. No gradient is kept.
 
     Raises:
-        ValueError: if there are no records or an output is not finite.
+        ValueError: if there are no records.
+        TrainingDiverged: if an output is not finite.
     """
     if len(records) == 0:
         raise ValueError("there are no records to judge")
@@ -47,7 +49,7 @@ def digest_outputs(
                 logits = model(as_floats(records.images[start : start + size].to(device)))
                 # Sorting would take NaN for the highest score of all, and argmax for the first class.
                 if not bool(logits.isfinite().all()):
-                    raise ValueError("the model's outputs are not finite; its training has diverged")
+                    raise TrainingDiverged("the model's outputs are not finite")
                 parts.append(digest(logits, records.labels[start : start + size].to(device)))
     finally:
         model.train(was_training)

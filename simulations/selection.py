@@ -1,0 +1,132 @@
+"""Which round's model is released: every one is judged on validation, and the best is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from hbdp_fed.audit import label
+from hbdp_fed.errors import TrainingDiverged
+from hbdp_fed.models import build_model, load_weights
+from hbdp_fed.training import averaged
+from hbdp_fed.training.tasks import Point, Task, figures
+from hbdp_fed.types import ModelUpdate, Weights
+from simulations.prepare import Prepared
+
+Figures = Mapping[str, float | None]
+"""By name; None where a figure does not exist."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The round that validation chose.
+
+    Attributes:
+        round: Its number, from 1.
+        weights: The global weights after it, or their moving average, float32: the released model.
+        point: The operating point chosen on the same validation records, for example the decision threshold.
+        validation: The figures there.
+        local: By hospital, its own model of that round, float32: the weights that it was handed plus its update. Empty
+            where there are more hospitals than ``evaluation.matrix``.
+        history: Every round's number and figures on validation, each at the point best for it.
+    """
+
+    round: int
+    weights: Weights
+    point: Point
+    validation: Figures
+    local: Mapping[str, Weights] = field(default_factory=dict)
+    history: Sequence[tuple[int, Figures]] = ()
+
+
+class RoundSelection:
+    """Follows the rounds of one federation.
+
+    Attributes:
+        best: The best round so far; None before the first one whose model gives an answer at all.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.best: Chosen | None = None
+        self._prepared = prepared
+        self._model = build_model(prepared.architecture).to(prepared.device)
+        self._history: list[tuple[int, Figures]] = []
+        self._average: Weights = {}
+        self._handed_out: Weights = {}
+        self._updates: Sequence[ModelUpdate] = ()
+
+    def see_updates(self, updates: Sequence[ModelUpdate]) -> None:
+        """The updates that the next global weights come of."""
+        self._updates = updates
+
+    def see_global(self, number: int, weights: Weights) -> str:
+        """Judge the global weights (float64) after round ``number``; at 0 they are where training starts.
+
+        Returns:
+            How good they are, in a few words.
+        """
+        if number == 0:
+            self._average = self._handed_out = weights
+            return "the start"
+        # Training goes on from the weights themselves; the average is for release alone, and costs no budget.
+        decay = self._prepared.config.training.ema_decay
+        self._average = averaged(self._average, weights, round=number, decay=decay)
+        said = self._judge(number, {name: value.float() for name, value in self._average.items()})
+        self._handed_out = weights
+        return said
+
+    def chosen(self) -> Chosen:
+        """The round to release, once all have been seen.
+
+        Raises:
+            TrainingDiverged: if no round left a model that gives an answer.
+        """
+        if self.best is None:
+            raise TrainingDiverged(
+                "no round left a model whose outputs are finite: training has diverged; take a smaller "
+                "training.learning_rate"
+            )
+        return replace(self.best, history=self._history)
+
+    def _judge(self, number: int, released: Weights) -> str:
+        prepared, task = self._prepared, self._prepared.task
+        load_weights(self._model, released)
+        try:
+            evidence = task.judge(
+                self._model,
+                prepared.federated.val,
+                device=prepared.device,
+                spacing=prepared.dataset.spacing,
+                thorough=False,
+            )
+        except TrainingDiverged as problem:
+            self._history.append((number, dict.fromkeys(task.selection)))
+            return str(problem)
+        point = task.choose_point(evidence)
+        found = figures(task, evidence, point)
+        self._history.append((number, found))
+        if self.best is None or _rank(found, task) > _rank(self.best.validation, task):
+            self.best = Chosen(
+                round=number, weights=released, point=point, validation=found, local=self._local_models()
+            )
+        told = ", ".join(f"{label(name)} {_show(found[name])}" for name in reversed(task.selection))
+        return f"validation {told} (best: round {self.best.round})"
+
+    def _local_models(self) -> Mapping[str, Weights]:
+        if len(self._updates) > self._prepared.config.evaluation.matrix:
+            return {}
+        return {
+            update.hospital: {name: (self._handed_out[name] + change).float() for name, change in update.delta.items()}
+            for update in self._updates
+        }
+
+
+def _rank(found: Figures, task: Task) -> tuple[float, ...]:
+    """By what validation compares rounds; a figure that does not exist is worse than any that does."""
+    values = [found[name] for name in task.selection]
+    return tuple(-math.inf if value is None else value for value in values)
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
