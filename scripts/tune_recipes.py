@@ -4,8 +4,8 @@
 
 Every budget tries the same points of a Sobol sequence over learning rate, expected batch and clipping norm, trains a
 whole federation on each, and keeps the one with the best validation AUROC (or Dice) in the round that validation
-chooses. The test split is never touched. The search sees private records without spending budget: it is outside epsilon, as in the literature, and a
-real federation has to search on public data or account for it.
+chooses. The test split is never touched. The search sees private records without spending budget: it is outside
+epsilon, as in the literature, and a real federation has to search on public data or account for it.
 
 Prints one line a trial and, at the end, recipes for configs/data/<name>.yaml: the best over everything in --log.
 Trials that are there already are not run again, so that an interrupted search goes on where it stopped, and a second

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hbdp_fed.data.checks import check_integer
 from hbdp_fed.data.contract import ImageDataset, Records, as_floats
 from hbdp_fed.data.layout import lay_out
 from hbdp_fed.data.partition import Partition, PartitionSettings
@@ -85,6 +86,7 @@ def deal(
     Raises:
         SettingError: if ``clients``, the partition's settings or ``scanner_shift`` cannot be used with this data set.
     """
+    check_integer("clients", clients, minimum=1)
     scanners = [draw_scanner(scanner_shift, generator(seed, "scanner", site)) for site in range(clients)]
     if scanner_shift > 0 and dataset.train.images.dim() != 4:
         raise SettingError("data.scanner_shift", "scanners are simulated for images, not for volumes: set it to 0")
@@ -114,6 +116,7 @@ def _render(records: Records, part: Partition, scanners: list[Scanner], seed: in
         return records
     images = torch.empty(records.images.shape)
     for site, (own, scanner) in enumerate(zip(part.indices, scanners, strict=True)):
-        seen = apply_scanner(as_floats(records.images[own]), scanner, generator(seed, "scanner", site, split))
-        images[own] = seen
+        if len(own):
+            seen = apply_scanner(as_floats(records.images[own]), scanner, generator(seed, "scanner", site, split))
+            images[own] = seen
     return replace(records, images=images)

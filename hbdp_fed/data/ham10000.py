@@ -104,8 +104,8 @@ def load_ham10000(
         val_fraction: The share of lesions in the validation split.
         test_fraction: The share of lesions in the test split.
         split_seed: The division's own seed.
-        on_bad_record: ``error`` or ``skip``: what becomes of a row that is cut off, repeats a photograph or has an unknown
-            diagnosis, and of a record whose files are missing or cannot be read.
+        on_bad_record: ``error`` or ``skip``: what becomes of a row that is cut off, repeats a photograph or has an
+            unknown diagnosis, and of a record whose files are missing or cannot be read.
 
     Returns:
         RGB images, uint8. Groups are lesions; the attributes are the table's columns ``dataset``, ``sex``,

@@ -57,7 +57,7 @@ def lay_out(
     """
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     if settings.scheme == NATURAL:
-        return _natural(splits, settings.column, clients)
+        return _natural(splits, settings.column, clients, min_records)
     strata = _strata(splits, dataset.task)
     proportions = draw_proportions(
         settings,
@@ -73,7 +73,7 @@ def lay_out(
     return Layout(names=hospital_names(clients), parts=parts)
 
 
-def _natural(splits: Mapping[str, Records], column: str | None, clients: int) -> Layout:
+def _natural(splits: Mapping[str, Records], column: str | None, clients: int, min_records: int) -> Layout:
     train = splits["train"]
     if not train.attributes:
         raise SettingError("partition.scheme", "this data set has no column that names a hospital; take another scheme")
@@ -89,9 +89,11 @@ def _natural(splits: Mapping[str, Records], column: str | None, clients: int) ->
             f"the column '{column}' names {len(sources)} hospitals ({', '.join(sources[:10])}"
             f"{', ...' if len(sources) > 10 else ''}): set clients={len(sources)}",
         )
-    names = tuple(re.sub(r"[^\w.-]+", "_", source) or "unnamed" for source in sources)
-    if len(set(names)) < len(names):
-        raise SettingError("partition.column", f"'{column}' has values that differ in punctuation alone: {sources}")
+    names = tuple(_file_name(source) for source in sources)
+    if len({name.casefold() for name in names}) < len(names):
+        raise SettingError(
+            "partition.column", f"'{column}' has values that differ in punctuation or case alone: {sources}"
+        )
     parts = {}
     for split, records in splits.items():
         words = records.attributes[column]
@@ -101,7 +103,17 @@ def _natural(splits: Mapping[str, Records], column: str | None, clients: int) ->
                 "partition.column", f"{', '.join(strangers)} of '{column}' has no training record, but is in {split}"
             )
         parts[split] = by_owner(torch.from_numpy(np.searchsorted(np.asarray(sources), words)).long(), clients)
+    for source, size in zip(sources, parts["train"].sizes, strict=True):
+        if size < min_records:
+            raise SettingError(
+                "partition.column", f"'{source}' of '{column}' has {size} training records, fewer than {min_records}"
+            )
     return Layout(names=names, parts=parts)
+
+
+def _file_name(source: str) -> str:
+    """A hospital's name from a column's value: every hospital has a folder, and ``..`` must not be its name."""
+    return re.sub(r"[^\w.-]+", "_", source).strip(".") or "unnamed"
 
 
 def _strata(splits: Mapping[str, Records], task: str) -> dict[str, Tensor]:

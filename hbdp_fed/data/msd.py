@@ -33,8 +33,26 @@ bright as tissue."""
 FITS = ("crop", "scale")
 """How a volume comes to the common size: padded or cropped around its centre, or scaled as a whole."""
 
+_LIST = "dataset.json"
 _SUFFIXES = (".nii.gz", ".nii")
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error)
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,  # voxels that are no numbers, but colours
+    RuntimeError,
+    MemoryError,  # a broken header promises any number of voxels
+    zlib.error,
+)
+
+_READERS = 4
+"""Volumes in preparation at once: a large CT takes gigabytes while it is, however many processors there are."""
+
+_CHUNK = 16
+"""Volumes in flight at once: an error stops the reading at the next chunk."""
+
+_SAME_GRID = 0.01
+"""By how much the affine matrices of an image and its label may differ, of a voxel's size; shifts do not matter."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +62,14 @@ class _Layout:
     Attributes:
         folder: The task's folder.
         class_names: In the order of the labels, which run from 0, the background.
+        channels: How many modalities a volume has.
         is_ct: Whether grey levels are Hounsfield units, which mean the same in every volume.
         pairs: Image and label of each training volume.
     """
 
     folder: Path
     class_names: tuple[str, ...]
+    channels: int
     is_ct: bool
     pairs: tuple[tuple[Path, Path], ...]
 
@@ -99,41 +119,50 @@ def load_msd(
 
     Raises:
         SettingError: if an option cannot be used.
-        DataFileError: if ``dataset.json`` is missing or not the Decathlon's, or a record is bad under ``error``.
+        DataFileError: if ``dataset.json`` is missing or not the Decathlon's, a record is bad under ``error``, or
+            ``skip`` leaves a split without a record.
     """
     settings = SplitSettings(val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)
     _check_options(image_size=image_size, fit=fit, spacing=spacing, window=window)
     bad = BadRecords(on_bad_record)
     layout = _read_layout(root / "msd", task)
-    pairs = list(_complete_pairs(layout, bad))
+    everyone = torch.arange(len(layout.pairs))
+    if not len(everyone):
+        raise DataFileError(layout.folder / _LIST, "lists no volume with a label")
+    # By the list alone: which files can be read moves no volume to another split.
+    split = split_by_group(everyone, torch.zeros_like(everyone), settings)
+    whole = list(_complete_pairs(layout, bad))
     prepare = _pipeline(layout, image_size=image_size, fit=fit, spacing=spacing, window=window)
     volumes: list[_Volume] = []
-    names = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        reads = pool.map(lambda pair: _read(pair, layout, prepare), pairs)
-        for (image, _), volume in zip(pairs, reads, strict=True):
-            if isinstance(volume, _Volume):
-                volumes.append(volume)
-                names.append(_stem(image))
-            else:
-                bad.refuse(*volume)
-    if not volumes:
-        raise DataFileError(layout.folder, "has no volume that can be used")
+    kept = []
+    with ThreadPoolExecutor(max_workers=min(_READERS, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(whole), _CHUNK):
+            chunk = whole[start : start + _CHUNK]
+            reads = pool.map(lambda number: _read(layout.pairs[number], layout, prepare), chunk)
+            for number, volume in zip(chunk, reads, strict=True):
+                if isinstance(volume, _Volume):
+                    volumes.append(volume)
+                    kept.append(number)
+                else:
+                    bad.refuse(*volume)
+    numbers = torch.tensor(kept, dtype=torch.int64)
+    rows = [torch.nonzero(torch.isin(numbers, part))[:, 0] for part in (split.train, split.val, split.test)]
+    if not all(map(len, rows)):
+        raise DataFileError(layout.folder, "has a split without a single volume that can be used")
     records = Records(
         images=torch.stack([volume.image for volume in volumes]),
         labels=torch.stack([volume.labels for volume in volumes]),
-        names=np.asarray(names),
+        names=np.asarray([_stem(layout.pairs[number][0]) for number in kept]),
     )
-    everyone = torch.arange(len(records))
-    split = split_by_group(everyone, torch.zeros_like(everyone), settings)
+    train, val, test = (records.select(part) for part in rows)
     sizes = {volume.spacing for volume in volumes}
     return ImageDataset(
         name="msd",
         task="segmentation",
         class_names=layout.class_names,
-        train=records.select(split.train),
-        val=records.select(split.val),
-        test=records.select(split.test),
+        train=train,
+        val=val,
+        test=test,
         group="volume",
         skipped=tuple(bad.skipped),
         # Scaled volumes differ in their voxels' size: there, distances are counted in voxels.
@@ -144,27 +173,27 @@ def load_msd(
 def _check_options(
     *, image_size: Sequence[int], fit: str, spacing: Sequence[float] | None, window: Sequence[float]
 ) -> None:
-    if len(image_size) != 3:
-        raise SettingError("data.image_size", f"must be three numbers, as in [40,56,40], got {list(image_size)}")
+    if isinstance(image_size, int) or len(image_size) != 3:
+        raise SettingError("data.image_size", f"must be three numbers, as in [40,56,40], got {image_size}")
     for side in image_size:
         check_integer("data.image_size", side, minimum=16)
     if fit not in FITS:
         raise unknown_choice("data.fit", fit, FITS)
     if spacing is not None:
-        if len(spacing) != 3:
-            raise SettingError("data.spacing", f"must be three numbers in mm or null, got {list(spacing)}")
+        if isinstance(spacing, int | float) or len(spacing) != 3:
+            raise SettingError("data.spacing", f"must be three numbers in mm or null, got {spacing}")
         for size in spacing:
             check_number("data.spacing", size, low=0.0, open_ends=True)
-    if len(window) != 2 or not window[0] < window[1]:
-        raise SettingError("data.window", f"must be two Hounsfield units, the lower one first, got {list(window)}")
+    if isinstance(window, int | float) or len(window) != 2 or not -np.inf < window[0] < window[1] < np.inf:
+        raise SettingError("data.window", f"must be two Hounsfield units, the lower one first, got {window}")
 
 
 def _read_layout(folder: Path, task: str) -> _Layout:
-    path = folder / task / "dataset.json"
+    path = folder / task / _LIST
     if not path.is_file():
-        there = sorted(part.parent.name for part in folder.glob("*/dataset.json"))
-        found = f"; in {folder} there are: {', '.join(there)}" if there else ""
-        raise DataFileError(path, f"there is no such file; set data.task to a task's folder{found}")
+        there = sorted(part.parent.name for part in folder.glob(f"*/{_LIST}"))
+        advice = f"; in {folder} there are: {', '.join(there)}" if there else ", HBDP_DATA to the folder that holds msd"
+        raise DataFileError(path, f"there is no such file; set data.task to a task's folder{advice}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = {int(number): str(name) for number, name in content["labels"].items()}
@@ -179,29 +208,41 @@ def _read_layout(folder: Path, task: str) -> _Layout:
     return _Layout(
         folder=folder / task,
         class_names=tuple(names[number] for number in sorted(names)),
+        channels=len(modalities),
         is_ct=modalities == ["CT"],
         pairs=pairs,
     )
 
 
-def _complete_pairs(layout: _Layout, bad: BadRecords) -> Iterator[tuple[Path, Path]]:
-    """The pairs that are whole; what is in the folders alone, or in the list alone, is refused."""
-    for image, label in layout.pairs:
-        if not image.is_file():
+def _complete_pairs(layout: _Layout, bad: BadRecords) -> Iterator[int]:
+    """Which pairs are whole; what is in the folders alone, or in the list alone or twice, is refused."""
+    seen = set()
+    for number, (image, label) in enumerate(layout.pairs):
+        if image in seen:
+            bad.refuse(image, "is listed twice by dataset.json")
+        elif not image.is_file():
             bad.refuse(image, f"there is no such file, though {label.name} is its label")
         elif not label.is_file():
             bad.refuse(image, f"has no label: there is no file {label}")
         else:
-            yield image, label
-    for folder, problem in (
-        ("imagesTr", "is a volume without label: dataset.json does not list it"),
-        ("labelsTr", "is a label without volume: dataset.json does not list it"),
-    ):
-        listed = {path.name for pair in layout.pairs for path in pair if path.parent.name == folder}
-        for path in sorted((layout.folder / folder).glob("*")):
+            yield number
+        seen.add(image)
+    listed = {(path.parent.name, path.name) for pair in layout.pairs for path in pair}
+    alone = {
+        folder: {
+            path.name: path
+            for path in sorted((layout.folder / folder).glob("*"))
             # The archives of the Decathlon hold a hidden twin of every file.
-            if path.name.endswith(_SUFFIXES) and not path.name.startswith(".") and path.name not in listed:
-                bad.refuse(path, problem)
+            if path.name.endswith(_SUFFIXES) and not path.name.startswith(".") and (folder, path.name) not in listed
+        }
+        for folder in ("imagesTr", "labelsTr")
+    }
+    for name, path in alone["imagesTr"].items():
+        problem = "is left out" if name in alone["labelsTr"] else "is a volume without label: it is not listed"
+        bad.refuse(path, f"{problem} by dataset.json")
+    for name, path in alone["labelsTr"].items():
+        if name not in alone["imagesTr"]:
+            bad.refuse(path, "is a label without volume: it is not listed by dataset.json")
 
 
 _Prepare = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -220,21 +261,26 @@ def _pipeline(
 
     both = ("image", "label")
     intensity = (
-        mt.ScaleIntensityRanged("image", a_min=window[0], a_max=window[1], b_min=0.0, b_max=1.0, clip=True)
+        [mt.ScaleIntensityRanged("image", a_min=window[0], a_max=window[1], b_min=0.0, b_max=1.0, clip=True)]
         if layout.is_ct
-        else mt.ScaleIntensityRangePercentilesd(
-            "image", lower=PERCENTILES[0], upper=PERCENTILES[1], b_min=0.0, b_max=1.0, clip=True, channel_wise=True
-        )
+        else [
+            mt.ScaleIntensityRangePercentilesd(
+                "image", lower=PERCENTILES[0], upper=PERCENTILES[1], b_min=0.0, b_max=1.0, clip=True, channel_wise=True
+            ),
+            # MONAI does not clip where the two percentiles are the same.
+            mt.Lambdad("image", func=lambda image: image.clamp(0.0, 1.0)),
+        ]
     )
     fitting: Mapping[str, Callable[[], Any]] = {
         "crop": lambda: mt.ResizeWithPadOrCropd(both, spatial_size=tuple(image_size)),
-        "scale": lambda: mt.Resized(both, spatial_size=tuple(image_size), mode=("area", "nearest")),
+        # Plain "nearest" takes the first voxel of each block, which shifts labels by half a block against the image.
+        "scale": lambda: mt.Resized(both, spatial_size=tuple(image_size), mode=("area", "nearest-exact")),
     }
     composed: _Prepare = mt.Compose(
         [
             mt.Orientationd(both, axcodes="RAS", labels=None),
             *([mt.Spacingd(both, pixdim=tuple(spacing), mode=("bilinear", "nearest"))] if spacing is not None else []),
-            intensity,
+            *intensity,
             fitting[fit](),
         ]
     )
@@ -252,7 +298,7 @@ def _read(pair: tuple[Path, Path], layout: _Layout, prepare: _Prepare) -> _Volum
             return path, content
         stored.append(content)
     (image, affine), (label, label_affine) = stored
-    if blame := _contradiction(pair, image, label, len(layout.class_names)):
+    if blame := _contradiction(pair, image, label, layout) or _other_grid(pair, affine, label_affine):
         return blame
     # The last axis of four is the modality.
     channels_first = np.moveaxis(image, -1, 0) if image.ndim == 4 else image[None]
@@ -262,7 +308,7 @@ def _read(pair: tuple[Path, Path], layout: _Layout, prepare: _Prepare) -> _Volum
                 "image": MetaTensor(
                     torch.from_numpy(np.ascontiguousarray(channels_first)), affine=torch.from_numpy(affine)
                 ),
-                "label": MetaTensor(torch.from_numpy(label[None]), affine=torch.from_numpy(label_affine)),
+                "label": MetaTensor(torch.from_numpy(label[None]), affine=torch.from_numpy(affine)),
             }
         )
     except (ValueError, RuntimeError) as error:
@@ -277,25 +323,40 @@ def _read(pair: tuple[Path, Path], layout: _Layout, prepare: _Prepare) -> _Volum
 def _stored(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]] | str:
     """A NIfTI file's voxels and affine matrix, or what is wrong with the file."""
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
 
     try:
         file = nibabel.load(path)
         return np.asanyarray(file.dataobj, dtype=np.float32), np.asarray(file.affine)  # type: ignore[attr-defined]
-    except (*_UNREADABLE, nibabel.filebasedimages.ImageFileError) as error:
+    except (*_UNREADABLE, ImageFileError, HeaderDataError) as error:
         return f"cannot be read ({_reason(error)})"
 
 
 def _contradiction(
-    pair: tuple[Path, Path], image: NDArray[np.float32], label: NDArray[np.float32], num_classes: int
+    pair: tuple[Path, Path], image: NDArray[np.float32], label: NDArray[np.float32], layout: _Layout
 ) -> tuple[Path, str] | None:
-    """The file to blame if image and label do not make one record, and why; None if they do."""
+    """The file to blame if image and label do not make one record of the task, and why; None if they do."""
     if label.ndim != 3 or image.shape[:3] != label.shape or image.ndim > 4:
         return pair[1], f"has {label.shape} voxels, but its image {pair[0].name} has {image.shape}"
-    wrong = label[(label != np.round(label)) | (label < 0) | (label >= num_classes)]
+    channels = image.shape[3] if image.ndim == 4 else 1
+    if channels != layout.channels:
+        return pair[0], f"has {channels} modalities, but dataset.json names {layout.channels}"
+    wrong = label[(label != np.round(label)) | (label < 0) | (label >= len(layout.class_names))]
     if wrong.size:
-        return pair[1], f"holds the label {wrong[0]:g}, but the classes are 0 to {num_classes - 1}"
+        return pair[1], f"holds the label {wrong[0]:g}, but the classes are 0 to {len(layout.class_names) - 1}"
     if not np.isfinite(image).all():
         return pair[0], "has a grey level that is not a finite number"
+    return None
+
+
+def _other_grid(
+    pair: tuple[Path, Path], affine: NDArray[np.float64], label_affine: NDArray[np.float64]
+) -> tuple[Path, str] | None:
+    """The label and what is wrong with it, if its axes or its voxels' size are not those of its image."""
+    axes, label_axes = affine[:3, :3], label_affine[:3, :3]
+    if np.isfinite(axes).all() and np.abs(axes - label_axes).max() > _SAME_GRID * np.abs(axes).max():
+        return pair[1], f"has voxels of another size or direction than its image {pair[0].name}"
     return None
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +43,69 @@ def test_without_scanner_shift_images_are_the_data_sets_own_bit_for_bit(dataset:
     for hospital in federation.hospitals:
         assert hospital.scanner == Scanner()
         assert torch.equal(hospital.records.images, dataset.train.images[hospital.indices])
+
+
+def test_without_scanner_shift_no_image_is_copied_or_changes_its_form() -> None:
+    stored = Records(images=torch.arange(240, dtype=torch.uint8).view(60, 1, 2, 2), labels=torch.arange(60) % 2)
+    volumes = Records(images=torch.rand((60, 1, 2, 3, 4)), labels=torch.arange(60) % 2)
+    for records in (stored, volumes):
+        dataset = ImageDataset("any", "binary", ("a", "b"), train=records, val=records, test=records)
+        federation = deal(dataset, clients=3, partition=PartitionSettings(), seed=0)
+        assert federation.val.images is records.images
+        assert federation.test.images is records.images
+        for hospital in federation.hospitals:
+            assert hospital.records.images.dtype == records.images.dtype
+            assert torch.equal(hospital.records.images, records.images[hospital.indices])
+
+
+def test_bytes_seen_by_a_scanner_are_floats_and_the_same_as_of_float_images() -> None:
+    stored = Records(images=torch.arange(240, dtype=torch.uint8).view(60, 1, 2, 2), labels=torch.arange(60) % 2)
+    before = stored.images.clone()
+    as_bytes, as_floats = (
+        deal(
+            ImageDataset("any", "binary", ("a", "b"), train=records, val=records, test=records),
+            clients=3,
+            partition=PartitionSettings(),
+            scanner_shift=0.5,
+            seed=0,
+        )
+        for records in (stored, replace(stored, images=stored.images.float() / 255))
+    )
+    assert same(as_bytes, as_floats)
+    for records in (as_bytes.val, as_bytes.test, *(hospital.records for hospital in as_bytes.hospitals)):
+        assert records.images.dtype == torch.float32
+        assert 0 <= records.images.min() <= records.images.max() <= 1
+    assert torch.equal(stored.images, before)
+
+
+def test_a_scanner_shift_of_volumes_is_refused() -> None:
+    volumes = Records(images=torch.rand((8, 1, 2, 3, 4)), labels=torch.arange(8) % 2)
+    dataset = ImageDataset("any", "binary", ("a", "b"), train=volumes, val=volumes, test=volumes)
+    with pytest.raises(SettingError, match=r"^data\.scanner_shift: .* not for volumes: set it to 0$"):
+        deal(dataset, clients=2, partition=PartitionSettings(), scanner_shift=0.1, seed=0)
+
+
+def test_a_hospital_may_have_no_record_to_be_judged_on(dataset: ImageDataset) -> None:
+    few = replace(dataset, val=dataset.val.select(torch.tensor([0])), test=dataset.test.select(torch.tensor([3, 4])))
+    federation = deal(few, clients=4, partition=PartitionSettings(), scanner_shift=0.5, seed=0)
+    assert federation.val.images.shape == (1, 1, 16, 16)
+    assert len(federation.test_site) == 2
+    assert federation.val.images.isfinite().all()
+
+
+def test_names_groups_and_attributes_follow_their_records(dataset: ImageDataset) -> None:
+    words = np.asarray([f"record {number}" for number in range(90)])
+    train = replace(dataset.train, names=words, groups=torch.arange(90) // 2, attributes={"source": words})
+    for shift in (0.0, 0.5):
+        federation = deal(
+            replace(dataset, train=train), clients=3, partition=PartitionSettings(), scanner_shift=shift, seed=0
+        )
+        for hospital in federation.hospitals:
+            assert hospital.records.names is not None
+            assert hospital.records.groups is not None
+            assert hospital.records.names.tolist() == words[hospital.indices.numpy()].tolist()
+            assert torch.equal(hospital.records.groups, hospital.indices // 2)
+            assert hospital.records.attributes["source"].tolist() == hospital.records.names.tolist()
 
 
 def test_with_scanner_shift_every_record_has_its_own_sites_look() -> None:
@@ -96,6 +163,12 @@ def test_one_hospital_is_the_centralised_data_set(dataset: ImageDataset) -> None
 def test_more_hospitals_than_records_is_refused(dataset: ImageDataset) -> None:
     with pytest.raises(SettingError, match=r"^clients: 91 hospitals .* 90$"):
         deal(dataset, clients=91, partition=PartitionSettings(), seed=0)
+
+
+@pytest.mark.parametrize("clients", [0, 2.0, True])
+def test_an_impossible_number_of_hospitals_is_refused(dataset: ImageDataset, clients: Any) -> None:
+    with pytest.raises(SettingError, match=r"^clients: must be an integer of at least 1"):
+        deal(dataset, clients=clients, partition=PartitionSettings(), seed=0)
 
 
 def test_a_scanner_shift_out_of_range_is_refused(dataset: ImageDataset) -> None:

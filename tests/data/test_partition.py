@@ -16,6 +16,7 @@ from hbdp_fed.data.partition import (
     Partition,
     PartitionSettings,
     assign,
+    by_owner,
     deal_counts,
     draw_proportions,
     hospital_names,
@@ -157,6 +158,27 @@ def test_owners_are_the_partition_the_other_way_round() -> None:
     assert partition.owners().tolist() == [1, 0, 1, 1, 0]
 
 
+@given(st.lists(st.integers(0, 3), max_size=20))
+def test_a_partition_by_owner_has_these_owners(owners: list[int]) -> None:
+    partition = by_owner(torch.tensor(owners, dtype=torch.int64), 4)
+    assert len(partition.indices) == 4
+    assert partition.owners().tolist() == owners
+    assert all(own.tolist() == sorted(own.tolist()) for own in partition.indices)
+
+
+def test_patients_are_dealt_as_a_whole_for_the_class_of_their_first_record() -> None:
+    # Patients 5 and 9 begin with class 0, patients 2 and 7 with class 1; later records may be of the other class.
+    groups = torch.tensor([9, 2, 9, 5, 7, 2, 5, 5])
+    labels = torch.tensor([0, 1, 1, 0, 1, 0, 1, 1])
+    proportions = torch.full((2, 2), 0.5, dtype=torch.float64)
+    for seed in range(10):
+        owners = assign(labels, proportions, stream(seed), groups=groups).owners()
+        owner_of = dict(zip(groups.tolist(), owners.tolist(), strict=True))
+        assert owners.tolist() == [owner_of[group] for group in groups.tolist()]
+        assert owner_of[5] != owner_of[9]
+        assert owner_of[2] != owner_of[7]
+
+
 def test_which_records_of_a_class_a_hospital_gets_is_random() -> None:
     proportions = torch.full((1, 2), 0.5, dtype=torch.float64)
     labels = torch.zeros(1000, dtype=torch.int64)
@@ -183,6 +205,12 @@ def test_settings_that_cannot_be_used_are_refused_by_name(values: dict[str, Any]
     with pytest.raises(SettingError) as caught:
         PartitionSettings(**values)
     assert caught.value.key == key
+
+
+def test_natural_is_a_scheme_that_is_named_with_the_others() -> None:
+    assert PartitionSettings(scheme="natural", column="source").column == "source"
+    with pytest.raises(SettingError, match="choose one of: dirichlet, iid, natural"):
+        PartitionSettings(scheme="by hand")
 
 
 def draw(scheme: PartitionSettings, clients: Any, class_sizes: Tensor, min_records: int = 1) -> Tensor:

@@ -22,8 +22,11 @@ def test_loads_the_phantom_with_its_options_and_without_a_folder() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingError, match=r"^data: 'fantom' is not known; .*breastmnist, phantom, pneumoniamnist"):
+    with pytest.raises(
+        SettingError, match=r"^data: 'fantom' is not known; .*: breastmnist, chest_xray, ham10000"
+    ) as caught:
         load_dataset("fantom")
+    assert str(caught.value).endswith("ham10000, medmnist, msd, phantom, pneumoniamnist, radimagenet")
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
@@ -33,8 +36,8 @@ def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("option", ["root", "name", "seed"])
-def test_a_set_of_files_takes_no_options(option: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=rf"^data\.{option}: .* it has: none"):
+def test_a_set_of_files_takes_its_own_options_alone(option: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=rf"^data\.{option}: .* it has: size, on_bad_record$"):
         load_dataset("pneumoniamnist", root=tmp_path, options={option: 1})
 
 
@@ -44,18 +47,44 @@ def test_a_set_of_files_without_a_folder_says_which_variable_to_set() -> None:
     assert caught.value.key == "data"
 
 
-def test_the_folder_reaches_the_loader(tmp_path: Path) -> None:
-    with pytest.raises(DataFileError) as caught:
-        load_dataset("breastmnist", root=tmp_path)
-    assert caught.value.path == tmp_path / "medmnist" / "breastmnist.npz"
+DIVISION = ("val_fraction", "test_fraction", "split_seed", "on_bad_record")
 
 
-def test_every_entry_names_its_options() -> None:
-    assert DATASETS["phantom"].options == ("seed", "num_train", "num_val", "num_test", "image_size", "prevalence")
-    assert DATASETS["pneumoniamnist"].options == ()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("phantom", ("seed", "num_train", "num_val", "num_test", "image_size", "prevalence")),
+        ("pneumoniamnist", ("size", "on_bad_record")),
+        ("breastmnist", ("size", "on_bad_record")),
+        ("ham10000", ("task", "image_size", *DIVISION)),
+        ("msd", ("task", "image_size", "fit", "spacing", "window", *DIVISION)),
+    ],
+)
+def test_every_entry_names_its_options(name: str, options: tuple[str, ...]) -> None:
+    assert DATASETS[name].options == options
+
+
+def test_only_the_phantom_needs_no_files() -> None:
+    assert [name for name, entry in DATASETS.items() if not entry.needs_files] == ["phantom"]
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("breastmnist", "medmnist/breastmnist.npz"),
+        ("chest_xray", "chest_xray/train/NORMAL"),
+        ("ham10000", "ham10000/HAM10000_metadata.csv"),
+        ("msd", "msd/Task04_Hippocampus/dataset.json"),
+    ],
+)
+def test_the_folder_reaches_the_loader(name: str, missing: str, tmp_path: Path) -> None:
+    with pytest.raises(DataFileError, match="there is no such") as caught:
+        load_dataset(name, root=tmp_path)
+    assert caught.value.path == tmp_path / missing
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    program = "import sys, hbdp_fed.data; print([m for m in ('monai', 'scipy', 'skimage', 'flwr') if m in sys.modules])"
+    heavy = ("monai", "nibabel", "scipy", "skimage", "flwr")
+    program = f"import sys, hbdp_fed.data; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

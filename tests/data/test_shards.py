@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -37,6 +39,51 @@ def test_reads_back_what_was_written(tmp_path: Path, masks: bool) -> None:
         assert torch.equal(back.masks, records.masks)
     else:
         assert back.masks is None
+
+
+SEGMENTED = torch.tensor([0, 2, 1, 0]).view(1, 4, 1, 1).expand(5, 4, 6, 8)
+
+FORMS: dict[str, Records] = {
+    "bytes": Records(
+        images=torch.arange(5 * 3 * 6 * 4, dtype=torch.int64).to(torch.uint8).view(5, 3, 6, 4),
+        labels=torch.tensor([0, 1, 1, 0, 2]),
+    ),
+    "several findings": Records(
+        images=torch.full((5, 1, 6, 4), 0.1), labels=torch.tensor([[0, 1], [1, 1]] * 2 + [[0, 0]])
+    ),
+    "outlines as labels": Records(images=torch.full((5, 1, 4, 6), 255, dtype=torch.uint8), labels=SEGMENTED[..., 0]),
+    "volumes": Records(images=torch.rand((5, 2, 4, 6, 8)), labels=torch.tensor([4, 3, 2, 1, 0])),
+    "segmented volumes": Records(images=torch.rand((5, 1, 4, 6, 8)), labels=SEGMENTED, masks=SEGMENTED[:, None] > 0),
+    "nothing": Records(
+        images=torch.zeros((0, 1, 4, 6, 8), dtype=torch.uint8), labels=torch.zeros((0, 4, 6, 8), dtype=torch.int64)
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_records_is_read_back_bit_for_bit(tmp_path: Path, form: str) -> None:
+    path, records = tmp_path / "site.safetensors", FORMS[form]
+    write_shard(path, records)
+    back = read_shard(path)
+    for written, read in ((records.images, back.images), (records.labels, back.labels), (records.masks, back.masks)):
+        if written is None:
+            assert read is None
+        else:
+            assert read is not None
+            assert read.dtype == written.dtype
+            assert torch.equal(read, written)
+
+
+def test_who_the_patients_are_stays_behind(tmp_path: Path) -> None:
+    path, names = tmp_path / "site.safetensors", np.asarray([f"SECRET_{number}" for number in range(5)])
+    records = replace(make_records(), groups=torch.arange(5), names=names, attributes={"sex": names, "age": names})
+    write_shard(path, records)
+    back = read_shard(path)
+    assert back.groups is None
+    assert back.names is None
+    assert not back.attributes
+    write_shard(tmp_path / "plain.safetensors", make_records())
+    assert path.read_bytes() == (tmp_path / "plain.safetensors").read_bytes()
 
 
 def test_views_and_permuted_tensors_can_be_written(tmp_path: Path) -> None:
@@ -94,7 +141,16 @@ def test_a_truncated_shard_is_refused(tmp_path: Path, kept: int) -> None:
         ({"images": torch.zeros(5, 3, 6)}, "images is"),
         ({"images": torch.zeros(5, 3, 6, 4, dtype=torch.float64)}, "images is torch.float64"),
         ({"labels": torch.zeros(4, dtype=torch.int64)}, r"labels is torch.int64 \(4,\), not int64 \(5,\)"),
+        ({"images": torch.zeros(5, 3, 6, 4, dtype=torch.int64)}, "not float32 or uint8"),
+        ({"images": torch.zeros(5, 3, 2, 2, 6, 4)}, "images is"),
+        ({"images": torch.zeros(4, 3, 6, 4)}, "labels is"),
+        ({"labels": torch.zeros(5)}, "labels is torch.float32"),
+        ({"labels": torch.zeros((), dtype=torch.int64)}, r"labels is torch.int64 \(\)"),
+        ({"labels": torch.zeros(5, 4, 6, dtype=torch.int64)}, r"not int64 \(5,\), \(5, K\) or \(5, 6, 4\)"),
+        ({"labels": torch.zeros(5, 1, 6, 4, dtype=torch.int64)}, "labels is"),
         ({"masks": torch.zeros(5, 1, 6, 6, dtype=torch.bool)}, "masks is"),
+        ({"masks": torch.zeros(5, 1, 6, 4)}, "masks is torch.float32"),
+        ({"masks": torch.zeros(5, 6, 4, dtype=torch.bool)}, "masks is"),
     ],
 )
 def test_other_tensors_are_not_a_shard(tmp_path: Path, changes: dict[str, Tensor | None], message: str) -> None:
