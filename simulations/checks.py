@@ -14,9 +14,10 @@ from hbdp_fed.federation.strategy import WEIGHTINGS
 from hbdp_fed.models import MODELS
 from hbdp_fed.privacy import ACCOUNTANTS
 from hbdp_fed.training import AUGMENTATIONS, PRECISIONS, SCHEDULES, resolve_device
-from simulations.schema import RunConfig, TrainingConfig
+from simulations.schema import FederationConfig, RunConfig, TrainingConfig
 
 NO_ATTACK = "none"
+NO_OPTIMIZER = "none"
 AUTO = "auto"
 RECORDED = ("all", "probes")
 
@@ -38,6 +39,7 @@ def check(config: RunConfig) -> None:
     _known("model", config.model.name, MODELS)
     _check_training(config.training)
     _known("federation.weighting", config.federation.weighting, WEIGHTINGS)
+    _check_server(config.federation)
     _known("federation.record", config.federation.record, RECORDED)
     _at_least("federation.checkpoints", config.federation.checkpoints, 0)
     if not (config.federation.round_timeout_s > 0 and math.isfinite(config.federation.round_timeout_s)):
@@ -47,6 +49,7 @@ def check(config: RunConfig) -> None:
     _at_least("adversary.bins", config.adversary.bins, 2)
     if not 0 < config.adversary.prior < 1:
         raise SettingError("adversary.prior", f"must lie strictly between 0 and 1, got {config.adversary.prior:g}")
+    _at_least("evaluation.every", config.evaluation.every, 1)
     _at_least("evaluation.bootstrap", config.evaluation.bootstrap, 0)
     _at_least("evaluation.matrix", config.evaluation.matrix, 0)
     _check_engine(config)
@@ -78,6 +81,15 @@ def _check_training(training: TrainingConfig) -> None:
             "training.precision",
             f"{training.precision} needs training.grad_mode=hbdp; {training.grad_mode} takes float32 or float64",
         )
+
+
+def _check_server(federation: FederationConfig) -> None:
+    _known("federation.server_optimizer", federation.server_optimizer, (NO_OPTIMIZER, *OPTIMIZERS))
+    rate = federation.server_learning_rate
+    if not (rate > 0 and math.isfinite(rate)):
+        raise SettingError("federation.server_learning_rate", f"must be positive and finite, got {rate:g}")
+    if not 0 <= federation.server_momentum < 1:
+        raise SettingError("federation.server_momentum", f"must lie in [0, 1), got {federation.server_momentum:g}")
 
 
 def _check_engine(config: RunConfig) -> None:

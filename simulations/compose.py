@@ -157,8 +157,9 @@ def _leaves(config: DictConfig, prefix: str = "") -> Iterator[str]:
 def _explain(error: BaseException) -> UserError:
     """One line from an exception of Hydra's, whose useful part is the innermost one."""
     cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    # Hydra raises some of its exceptions while it handles the useful one, without naming it as the cause.
+    while (inner := cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)) is not None:
+        cause = inner
     key = getattr(cause, "full_key", None)
     message = str(getattr(cause, "msg", None) or cause).strip().splitlines()[0]
     for theirs, ours in (

@@ -225,6 +225,7 @@ def _settings(prepared: Prepared, sites: Path) -> AppSettings:
         rounds=hyper.rounds,
         local_steps=hyper.local_steps,
         local=prepared.local,
+        server=prepared.server,
         weighting=config.federation.weighting,  # type: ignore[arg-type]
         device=config.device,
         threads=prepared.engine.threads_per_client,

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hbdp_fed.data import ImageDataset, as_floats
-from hbdp_fed.dpsgd import clipped_summer, record_loss
+from hbdp_fed.dpsgd import RecordLoss, clipped_summer, record_loss
 from hbdp_fed.errors import SettingError
 from hbdp_fed.models import MODELS, build_model, initial_weights, starting_weights
 from hbdp_fed.seeding import generator
@@ -40,7 +41,7 @@ def check_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSett
 
     Raises:
         SettingError: if the model does not take images of this size, does not answer what the data set asks, or cannot
-            be clipped per record.
+            be clipped per record, or if the loss or its weights are for another task.
     """
     model = build_model(architecture)
     blank, labels = torch.zeros_like(as_floats(dataset.train.images[:1])), dataset.train.labels[:1]
@@ -49,25 +50,36 @@ def check_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSett
             "training.class_weights",
             f"must be one number for each of {', '.join(dataset.class_names)}; got {len(local.class_weights)}",
         )
+    loss = record_loss(local.loss, local.class_weights)
     try:
         with torch.no_grad():
-            answers = model(blank).shape[2:]
+            outputs = model(blank)
+        answers = outputs.shape[2:]
         wanted = blank.shape[2:] if dataset.task == "segmentation" else torch.Size()
         if answers != wanted:
             asked = "a class for every pixel: set model=unet" if wanted else "one answer an image: set model=resnet9"
             raise ValueError(f"the data set asks for {asked}")
+        _check_loss(local.loss, loss, outputs, labels, task=dataset.task)
         summer = clipped_summer(
             model,
             max_grad_norm=max_grad_norm,
             max_physical_batch=1,
             grad_mode=local.grad_mode,
-            loss=record_loss(local.loss, local.class_weights),
+            loss=loss,
         )
         summer(blank, labels)
     except (ValueError, RuntimeError) as error:
         raise SettingError(
             "model", f"{architecture.name} cannot be trained on {dataset.name}: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _check_loss(name: str, loss: RecordLoss, outputs: Tensor, labels: Tensor, *, task: str) -> None:
+    try:
+        loss(outputs, labels)
+    except (ValueError, RuntimeError) as error:
+        problem = str(error).splitlines()[0]
+        raise SettingError("training.loss", f"{name} does not suit a {task} task: {problem}") from error
 
 
 def first_weights(architecture: ModelSpec, settings: ModelConfig, *, seed: int) -> tuple[Weights, tuple[str, ...]]:
@@ -83,7 +95,7 @@ def first_weights(architecture: ModelSpec, settings: ModelConfig, *, seed: int) 
     fresh = initial_weights(model, generator(seed, "initial-weights"))
     if settings.weights is None:
         return fresh, ()
-    return starting_weights(model, Path(settings.weights), fresh=fresh, partial=settings.weights_partial)
+    return starting_weights(model, Path(settings.weights).expanduser(), fresh=fresh, partial=settings.weights_partial)
 
 
 def own_settings(section: Any, base: type) -> Mapping[str, Any]:

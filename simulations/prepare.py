@@ -12,6 +12,7 @@ from hbdp_fed.data import FederatedDataset, ImageDataset, PartitionSettings, dea
 from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.engine import EngineSettings, default_workers
+from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.privacy import Accountant, plan_hospital
 from hbdp_fed.training import LocalSettings, ScheduleSettings, optimizer_at, resolve_device
 from hbdp_fed.training.tasks import Task, task_called
@@ -19,7 +20,7 @@ from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBu
 from simulations import checks, recipes
 from simulations.model_setup import architecture_for, check_model, first_weights, own_settings
 from simulations.recipes import Hyperparameters
-from simulations.schema import DataConfig, RunConfig, TrainingConfig
+from simulations.schema import DataConfig, FederationConfig, RunConfig, TrainingConfig
 
 _DEFAULT_ATTACK = "imprint"
 _ATTACKED_TASKS = ("binary", "multiclass")
@@ -36,6 +37,7 @@ class Prepared:
         hyper: The hyperparameters after recipes.
         task: What the model is asked for.
         local: How every hospital trains.
+        server: The server's own optimiser, if it has one.
         accountant: By which the budget is meant.
         plans: A plan a hospital, calibrated to all of its steps.
         architecture: The model to train.
@@ -53,6 +55,7 @@ class Prepared:
     hyper: Hyperparameters
     task: Task
     local: LocalSettings
+    server: ServerSettings | None
     accountant: Accountant
     plans: tuple[HospitalPlan, ...]
     architecture: ModelSpec
@@ -104,7 +107,9 @@ def prepare(config: RunConfig) -> Prepared:
         for hospital in federated.hospitals
     )
     architecture = architecture_for(config.model, dataset)
-    local = _local_settings(config.training, hyper, task)
+    schedule = _schedule(config.training)
+    server = _server_settings(config.federation, schedule)
+    local = _local_settings(config.training, hyper, task, schedule, server)
     check_model(architecture, dataset, local, max_grad_norm=hyper.max_grad_norm)
     initial, fresh = first_weights(architecture, config.model, seed=config.seed)
     threads = config.engine.threads_per_client
@@ -117,6 +122,7 @@ def prepare(config: RunConfig) -> Prepared:
         hyper=hyper,
         task=task,
         local=local,
+        server=server,
         accountant=accountant,
         plans=plans,
         architecture=architecture,
@@ -155,11 +161,36 @@ def _attack_for(wanted: str, dataset: ImageDataset) -> str:
 
 def _check_subgroups(wanted: Sequence[str], dataset: ImageDataset) -> None:
     for name in wanted:
+        if not dataset.test.attributes:
+            raise SettingError("data.subgroups", f"{dataset.name} has no column to group records by: set it to []")
         if name not in dataset.test.attributes:
             raise unknown_choice("data.subgroups", name, dataset.test.attributes)
 
 
-def _local_settings(training: TrainingConfig, hyper: Hyperparameters, task: Task) -> LocalSettings:
+def _schedule(training: TrainingConfig) -> ScheduleSettings:
+    return ScheduleSettings(name=training.schedule, warmup=training.warmup, final_fraction=training.final_fraction)
+
+
+def _server_settings(federation: FederationConfig, schedule: ScheduleSettings) -> ServerSettings | None:
+    if federation.server_optimizer == checks.NO_OPTIMIZER:
+        return None
+    return ServerSettings(
+        optimizer=OptimizerSettings(
+            name=federation.server_optimizer,
+            learning_rate=federation.server_learning_rate,
+            momentum=federation.server_momentum,
+        ),
+        schedule=schedule,
+    )
+
+
+def _local_settings(
+    training: TrainingConfig,
+    hyper: Hyperparameters,
+    task: Task,
+    schedule: ScheduleSettings,
+    server: ServerSettings | None,
+) -> LocalSettings:
     return LocalSettings(
         optimizer=OptimizerSettings(
             name=training.optimizer,
@@ -167,9 +198,8 @@ def _local_settings(training: TrainingConfig, hyper: Hyperparameters, task: Task
             momentum=training.momentum,
             weight_decay=training.weight_decay,
         ),
-        schedule=ScheduleSettings(
-            name=training.schedule, warmup=training.warmup, final_fraction=training.final_fraction
-        ),
+        # Where the server has an optimiser, the schedule is its own.
+        schedule=schedule if server is None else ScheduleSettings(),
         augmentation=training.augmentation,
         loss=task.default_loss if training.loss == checks.AUTO else training.loss,
         class_weights=None if training.class_weights is None else tuple(training.class_weights),

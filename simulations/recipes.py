@@ -55,8 +55,7 @@ def rounds_for(epochs: float, hyper: Hyperparameters, sizes: Sequence[int]) -> i
     Raises:
         SettingError: if ``epochs`` is not positive and finite.
     """
-    if not (epochs > 0 and math.isfinite(epochs)):
-        raise SettingError("training.epochs", f"must be positive and finite, got {epochs:g}")
+    _check_positive("epochs", epochs)
     total = sum(sizes)
     a_step = sum(min(size, hyper.batch_of(size, federation=total)) for size in sizes)
     return max(1, math.ceil(epochs * total / (a_step * hyper.local_steps) - 1e-9))
@@ -85,7 +84,8 @@ def _log(eps: float) -> float:
 def choose(training: TrainingConfig, recipes: Sequence[Recipe], eps: float) -> Hyperparameters:
     """Merge the user's settings with the nearest recipe and check the ranges.
 
-    Where ``training.epochs`` is set, the rounds follow from it (see :func:`rounds_for`) and are 1 until then.
+    Where ``training.epochs`` is set, the rounds follow from it (see :func:`rounds_for`) and are 1 until then. Without
+    any recipe, the batch is a hospital's.
 
     Raises:
         SettingError: naming the key that is out of its range.
@@ -95,14 +95,20 @@ def choose(training: TrainingConfig, recipes: Sequence[Recipe], eps: float) -> H
     names = ("rounds", "local_steps", "learning_rate", "expected_batch", "max_grad_norm", "batch_per")
     given = {name: getattr(training, name) for name in names}
     if training.epochs is not None:
+        _check_positive("epochs", training.epochs)
         given["rounds"] = 1  # until the hospitals' sizes are known
-    if any(given[name] is None for name in names[:-1]):
+    # Whose the batch is says the recipe even where it says nothing else, or one more setting would change its meaning.
+    if any(given[name] is None for name in (names if recipes else names[:-1])):
         recipe = nearest_recipe(recipes, eps)
         given = {name: getattr(recipe, name) if value is None else value for name, value in given.items()}
     given["batch_per"] = given["batch_per"] or "hospital"
     if given["batch_per"] not in BATCH_PER:
         raise unknown_choice("training.batch_per", given["batch_per"], BATCH_PER)
     for name in names[:-1]:
-        if not (given[name] > 0 and math.isfinite(given[name])):
-            raise SettingError(f"training.{name}", f"must be positive and finite, got {given[name]:g}")
+        _check_positive(name, given[name])
     return Hyperparameters(**given)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise SettingError(f"training.{name}", f"must be positive and finite, got {value:g}")

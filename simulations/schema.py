@@ -211,6 +211,9 @@ class FederationConfig:
 
     weighting: str = "records"
     round_timeout_s: float = 3600.0
+    server_optimizer: str = "none"
+    server_learning_rate: float = 1.0
+    server_momentum: float = 0.9
     record: str = "all"
     checkpoints: int = 0
 
@@ -229,6 +232,7 @@ class AdversaryConfig:
 class EvaluationConfig:
     """How the released model is judged."""
 
+    every: int = 1
     bootstrap: int = 1000
     matrix: int = 10
 

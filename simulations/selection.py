@@ -1,4 +1,4 @@
-"""Which round's model is released: every one is judged on validation, and the best is kept."""
+"""Which round's model is released: they are judged on validation, and the best is kept."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class RoundSelection:
         self._average: Weights = {}
         self._handed_out: Weights = {}
         self._updates: Sequence[ModelUpdate] = ()
+        self._said = "not judged yet"
 
     def see_updates(self, updates: Sequence[ModelUpdate]) -> None:
         """The updates that the next global weights come of."""
@@ -64,7 +65,7 @@ class RoundSelection:
         """Judge the global weights (float64) after round ``number``; at 0 they are where training starts.
 
         Returns:
-            How good they are, in a few words.
+            In a few words, how good they are, or the last ones that were judged (see ``evaluation.every``).
         """
         if number == 0:
             self._average = self._handed_out = weights
@@ -72,9 +73,12 @@ class RoundSelection:
         # Training goes on from the weights themselves; the average is for release alone, and costs no budget.
         decay = self._prepared.config.training.ema_decay
         self._average = averaged(self._average, weights, round=number, decay=decay)
-        said = self._judge(number, {name: value.float() for name, value in self._average.items()})
+        is_judged = number % self._prepared.config.evaluation.every == 0 or number == self._prepared.hyper.rounds
+        released = {name: value.float() for name, value in self._average.items()}
+        if is_judged:
+            self._said = self._judge(number, released)
         self._handed_out = weights
-        return said
+        return self._said
 
     def chosen(self) -> Chosen:
         """The round to release, once all have been seen.

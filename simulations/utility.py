@@ -11,6 +11,8 @@ from torch import nn
 
 from hbdp_fed.audit import worst
 from hbdp_fed.data import Records
+from hbdp_fed.data.partition import NATURAL
+from hbdp_fed.errors import TrainingDiverged
 from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.seeding import generator
 from hbdp_fed.training.bootstrap import confidence_intervals
@@ -99,24 +101,29 @@ def _matrix(prepared: Prepared, chosen: Chosen, evidence: Evidence, deciding: st
     """The released model and each hospital's own model of its round, at each hospital's test records.
 
     The hospitals' own models are judged at the released model's operating point: there is one for the federation.
-    None where the federation is larger than ``evaluation.matrix``.
+    None where the federation is larger than ``evaluation.matrix``. A hospital whose own model has diverged, which the
+    average of all need not have, has a row without figures.
     """
     if not chosen.local:
         return None
     test, site = prepared.federated.test, prepared.federated.test_site.numpy()
 
-    def row(model: str, known: Evidence) -> dict[str, Any]:
+    def row(model: str, known: Evidence | None) -> dict[str, Any]:
         values = [
             figures(prepared.task, select(known, site == number), chosen.point)[deciding]
-            if (site == number).any()
+            if known is not None and (site == number).any()
             else None
             for number in range(len(prepared.plans))
         ]
         return {"model": model, "values": values}
 
-    rows = [row(RELEASED, evidence)]
-    for name, weights in chosen.local.items():
-        rows.append(row(name, _judge(prepared, weights, test, thorough=False)))
+    def own(weights: Weights) -> Evidence | None:
+        try:
+            return _judge(prepared, weights, test, thorough=False)
+        except TrainingDiverged:
+            return None
+
+    rows = [row(RELEASED, evidence), *(row(name, own(weights)) for name, weights in chosen.local.items())]
     return {"metric": deciding, "hospitals": [plan.name for plan in prepared.plans], "rows": rows}
 
 
@@ -129,13 +136,14 @@ def _judge(prepared: Prepared, weights: Weights, records: Records, *, thorough: 
 
 
 def partition_summary(prepared: Prepared) -> dict[str, Any]:
-    """The ``partition`` entry of the summary: who holds what."""
+    """The ``partition`` entry of the summary: who holds what. Settings that the scheme does not look at are None."""
     federated, settings = prepared.federated, prepared.config.partition
+    natural = settings.scheme == NATURAL
     splits = {"val": federated.val_site, "test": federated.test_site}
     return {
         "scheme": settings.scheme,
-        "column": settings.column,
-        "sizes": settings.sizes,
+        "column": settings.column if natural else None,
+        "sizes": None if natural else settings.sizes,
         "group": prepared.dataset.group if federated.hospitals[0].records.groups is not None else "record",
         "hospitals": [
             {

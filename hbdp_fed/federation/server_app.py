@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from hbdp_fed.federation.codec import RoundReport, TrainRequest, from_arrays, request_message, to_arrays
 from hbdp_fed.federation.roster import Roster, call_roll
+from hbdp_fed.federation.server_step import ServerStep
 from hbdp_fed.federation.settings import AppSettings, resolved_settings
 from hbdp_fed.federation.stoppable import StoppableGrid
 from hbdp_fed.federation.strategy import PrivateFedAvg
@@ -87,6 +88,7 @@ def _train(
         architecture=architecture,
         local_steps=settings.local_steps,
         weighting=settings.weighting,
+        server_step=ServerStep(settings.server, rounds=settings.rounds),
         on_updates=hooks.on_updates,
         on_reports=hooks.on_reports,
     )

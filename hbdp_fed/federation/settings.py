@@ -8,6 +8,7 @@ from typing import Literal
 from flwr.app import Context
 from pydantic import TypeAdapter
 
+from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.training import LocalSettings
 from hbdp_fed.types import HospitalPlan
@@ -44,6 +45,7 @@ class AppSettings:
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: PyTorch threads of a hospital; another number gives other bits.
         round_timeout_s: How long the server waits for a round's answers, in seconds.
+        server: The server's own optimiser; None adds the hospitals' mean update to the global weights.
         secure_noise: Whether the noise comes from a generator that nobody can repeat. Seeded noise protects nobody:
             it is for simulations that have to give the same bits again.
         replayable_batches: Whether the seed also tells who is in a batch, and in which view. For simulations, whose
@@ -60,6 +62,7 @@ class AppSettings:
     device: str
     threads: int
     round_timeout_s: float
+    server: ServerSettings | None = None
     secure_noise: bool = True
     replayable_batches: bool = False
 

@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 
 from hbdp_fed.federation.codec import RoundReport, TrainRequest, from_arrays, request_message, to_arrays
 from hbdp_fed.federation.roster import Roster
+from hbdp_fed.federation.server_step import ServerStep
 from hbdp_fed.types import ModelSpec, ModelUpdate, UpdateTap, Weights
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class PrivateFedAvg(Strategy):
         architecture: The model being trained.
         local_steps: DP-SGD steps a hospital takes in a round.
         weighting: A key of :data:`WEIGHTINGS`.
+        server_step: What moves the global weights by the mean of the updates.
         on_updates: The tap: sees exactly the updates that travelled, before they are averaged.
         on_reports: Gets the hospitals' reports of a round.
     """
@@ -64,6 +66,7 @@ class PrivateFedAvg(Strategy):
         architecture: ModelSpec,
         local_steps: int,
         weighting: str,
+        server_step: ServerStep,
         on_updates: UpdateTap,
         on_reports: Callable[[int, Sequence[RoundReport]], None],
     ) -> None:
@@ -71,6 +74,7 @@ class PrivateFedAvg(Strategy):
         self._architecture = architecture
         self._local_steps = local_steps
         self._weighting = WEIGHTINGS[weighting]
+        self._server_step = server_step
         self._on_updates = on_updates
         self._on_reports = on_reports
         self._global: Weights = {}
@@ -88,12 +92,12 @@ class PrivateFedAvg(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Hand the updates to the tap, then add their average to the global weights."""
+        """Hand the updates to the tap, then move the global weights by their average."""
         updates, reports = self._roster.collect(server_round, replies)
         self._on_reports(server_round, reports)
         self._on_updates(server_round, updates)
         mean = average(updates, self._weighting)
-        return to_arrays({name: value.double() + mean[name] for name, value in self._global.items()}), None
+        return to_arrays(self._server_step.take(self._global, mean, round=server_round)), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
