@@ -43,7 +43,7 @@ _IDENTITIES = ("lesion_id", "image_id")
 _PHOTOGRAPHS = "HAM10000_images*"
 _OUTLINES = ("masks*", "*segmentation*")
 _OUTLINE_ENDING = "_segmentation"
-_AGE_BANDS = ((40, "below 40"), (60, "40 to 59"), (np.inf, "60 and above"))
+_AGE_BANDS = ((40, "0 to 39"), (60, "40 to 59"), (np.inf, "60 and above"))
 _MIDDLE_GREY = 127
 
 Row = Mapping[str, str]

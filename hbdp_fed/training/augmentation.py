@@ -14,7 +14,7 @@ from torch import Tensor
 from hbdp_fed.errors import unknown_choice
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Maps images (n, C, *spatial) and labels (n,) or (n, *spatial), in two or three spatial dimensions, to new ones of the
+"""Maps images (n, C, *spatial) and labels (n,), (n, K) or (n, *spatial), in two or three spatial dimensions, to new ones of the
 same shapes. Labels of pixels or voxels move with the image. Draws come from a CPU generator: they are the same on every
 device."""
 
@@ -28,12 +28,24 @@ def _none(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[T
 
 def _flip(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mirror each record along the last axis with probability 1/2."""
+    return _mirror(images, labels, -1, generator)
+
+
+def _flip_all(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirror each record along every axis with probability 1/2: for what has no upper end, as skin seen from above."""
+    for axis in range(2 - images.dim(), 0):
+        images, labels = _mirror(images, labels, axis, generator)
+    return images, labels
+
+
+def _mirror(images: Tensor, labels: Tensor, axis: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirror each record along ``axis``, negative, with probability 1/2."""
     mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
 
     def move(values: Tensor) -> Tensor:
-        return torch.where(mirrored.view(-1, *[1] * (values.dim() - 1)), values.flip(-1), values)
+        return torch.where(mirrored.view(-1, *[1] * (values.dim() - 1)), values.flip(axis), values)
 
-    return move(images), move(labels) if labels.dim() > 1 else labels
+    return move(images), move(labels) if labels.dim() > 2 else labels
 
 
 def _shift(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -44,7 +56,7 @@ def _shift(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[
         offsets = torch.randint(-most, most + 1, (len(images), 1), generator=generator)
         sources = (torch.arange(side) - offsets).clamp(0, side - 1).to(images.device)
         images = _gather(images, axis, sources)
-        labels = _gather(labels, axis, sources) if labels.dim() > 1 else labels
+        labels = _gather(labels, axis, sources) if labels.dim() > 2 else labels
     return images, labels
 
 
@@ -59,11 +71,17 @@ def _flip_shift(images: Tensor, labels: Tensor, generator: torch.Generator) -> t
     return _shift(*_flip(images, labels, generator), generator)
 
 
+def _flip_all_shift(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return _shift(*_flip_all(images, labels, generator), generator)
+
+
 AUGMENTATIONS: Mapping[str, Augmentation] = {
     "none": _none,
     "flip": _flip,
     "shift": _shift,
     "flip_shift": _flip_shift,
+    "flip_all": _flip_all,
+    "flip_all_shift": _flip_all_shift,
 }
 """Augmentations by name."""
 
@@ -75,7 +93,7 @@ def views(
 
     Args:
         images: (n, C, *spatial); n may be 0.
-        labels: (n,) or (n, *spatial).
+        labels: (n,), (n, K) or (n, *spatial).
         multiplicity: K, views of a record, at least 1.
         augmentation: A key of :data:`AUGMENTATIONS`.
         generator: A CPU generator; the same state gives the same views on every device.

@@ -142,7 +142,7 @@ def test_attributes_are_the_tables_and_ages_are_in_bands(outlined: ImageDataset,
             if not age:
                 assert band == "unknown"
             else:
-                assert band == ("below 40" if float(age) < 40 else "40 to 59" if float(age) < 60 else "60 and above")
+                assert band == ("0 to 39" if float(age) < 40 else "40 to 59" if float(age) < 60 else "60 and above")
     assert bands["unknown"] == 57
     assert len(bands) == 4
 

@@ -38,7 +38,19 @@ def test_a_group_brings_its_own_options() -> None:
         ("zzzzzzzz=1", r"^zzzzzzzz: .*the settings are: .*clients.*training\.learning_rate"),
         ("eps=abc", r"^eps: Value 'abc' of type 'str' is not a number"),
         ("clients=2.5", r"^clients: .* is not a whole number"),
-        ("data=nosuch", r"^data: 'nosuch' is not known; choose one of: phantom, pneumoniamnist$"),
+        (
+            "data=nosuch",
+            r"^data: 'nosuch' is not known; choose one of: breastmnist, chest_xray, ham10000, medmnist, msd, phantom, "
+            r"pneumoniamnist, radimagenet$",
+        ),
+        (
+            "experiment=nosuch",
+            r"^experiment: 'nosuch' is not known; choose one of: msd_hippocampus, .*ziller_ham10000, "
+            r"ziller_ham10000_small, ziller_msd_liver, "
+            r"ziller_msd_liver_small, ziller_radimagenet, ziller_radimagenet_small$",
+        ),
+        ("data=null", r"^data: 'None' is not known"),
+        ("experiment=null", r"^experiment: 'None' is not known"),
         ("engine=slurm", r"^engine: 'slurm' is not known; choose one of: inprocess, ray$"),
         ("training=3", r"^training: is a section; set one of: training\.rounds"),
         ("data.name=phantom", r"^data\.name: there is no such setting"),
@@ -89,6 +101,31 @@ def test_every_choice_composes() -> None:
         for name in choices(group):
             section = getattr(typed(compose_run([f"{group}={name}"])), group)
             assert section.name == name
+
+
+def test_a_preset_sets_many_sections_and_each_key_can_be_set_after_it() -> None:
+    preset = typed(compose_run(["experiment=ziller_ham10000"]))
+    assert (preset.data.name, preset.model.name, preset.partition.scheme) == ("ham10000", "resnet9", "natural")
+    given = ["training.epochs=null", "training.rounds=3", "data.image_size=32", "model.width=8", "name=mine"]
+    # Wherever on the command line they stand.
+    for arguments in (["experiment=ziller_ham10000", *given], [*given, "experiment=ziller_ham10000"]):
+        changed = typed(compose_run(arguments))
+        assert (changed.training.epochs, changed.training.rounds, changed.name) == (None, 3, "mine")
+        assert (changed.data.image_size, changed.model.width) == (32, 8)  # type: ignore[attr-defined]
+        assert changed.training.expected_batch == preset.training.expected_batch == 2048
+
+
+def test_a_preset_does_not_keep_anyone_from_another_model_or_engine() -> None:
+    config = typed(compose_run(["experiment=ziller_ham10000", "model=cnn", "engine=inprocess"]))
+    assert (config.data.name, config.model.name, config.engine.name) == ("ham10000", "cnn", "inprocess")
+    assert config.training.max_grad_norm == 9.0
+
+
+def test_a_setting_that_the_presets_data_set_does_not_have_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^data\.num_train: there is no such setting"):
+        compose_run(["experiment=ziller_ham10000", "data.num_train=3"])
+    with pytest.raises(UserError, match=r"^data\.task: Key 'task' not in 'PhantomConfig'$"):
+        compose_run(["experiment=ziller_ham10000", "data=phantom"])
 
 
 def test_composing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

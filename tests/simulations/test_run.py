@@ -42,10 +42,14 @@ def test_a_run_leaves_everything_that_other_programs_and_people_read(
     summary = run(folder)
     assert {
         "schema", "task", "dataset", "model", "clients", "rounds", "seed", "model_sha256", "privacy", "utility",
-        "utility_per_hospital", "risk", "participation", "time",
+        "utility_per_hospital", "worst_hospital", "utility_by_subgroup", "utility_matrix", "partition", "skipped",
+        "risk", "participation", "time",
     } <= summary.keys()  # fmt: skip
     assert summary["schema"] == 1
-    assert summary["utility"].keys() >= {"mcc", "auroc", "accuracy"}
+    assert summary["metrics"] == ["mcc", "auroc", "accuracy", "balanced_accuracy", "ece"]
+    assert summary["utility"].keys() == {*summary["metrics"], "ci95", "records", "groups", "point", "round"}
+    assert summary["utility"]["ci95"].keys() == set(summary["metrics"])
+    assert 0 <= summary["utility"]["point"]["threshold"] <= 1
     assert [entry["name"] for entry in summary["utility_per_hospital"]] == ["hospital-01", "hospital-02", "hospital-03"]
     assert sum(entry["records"] for entry in summary["utility_per_hospital"]) == 60
     assert summary["time"].keys() >= {
@@ -66,6 +70,7 @@ def test_a_run_leaves_everything_that_other_programs_and_people_read(
     assert spent[-1] == pytest.approx(summary["privacy"]["hospitals"][1]["eps_rdp"])
     assert "hospital-02" in (folder / "report.html").read_text()
     assert (folder / "reconstructions" / "best.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "predictions.npz").exists()
     assert OmegaConf.load(folder / "config.yaml").clients == 3
     assert json.loads((folder / "environment.json").read_text())["versions"]["flwr"]
     shown = capsys.readouterr().out
@@ -264,7 +269,7 @@ def test_without_noise_there_is_no_ratio_to_report(tmp_path: Path) -> None:
         (["eps=0.01"], "never falls below"),
         (["clients=0"], "clients: must be at least 1, got 0"),
         (["clients=91"], "clients:"),
-        (["data=nosuch"], "data: 'nosuch' is not known; choose one of: phantom, pneumoniamnist"),
+        (["data=nosuch"], "data: 'nosuch' is not known; choose one of: breastmnist, chest_xray, ham10000, medmnist,"),
         (["delta=0.5"], "delta: 0.5 must be below 1/records"),
         (["delta=2"], "delta: must lie strictly between 0 and 1"),
         (["device=tpu"], "device: 'tpu' is not known"),
@@ -302,7 +307,9 @@ def test_without_noise_there_is_no_ratio_to_report(tmp_path: Path) -> None:
         (["training.max_physical_batch=0"], "training.max_physical_batch: must be at least 1, got 0"),
         (["privacy.secure_noise=perhaps"], "privacy.secure_noise: Value 'perhaps' is not a valid bool"),
         (["federation.weighting=x"], "federation.weighting: 'x' is not known; choose one of: equal, records"),
-        (["adversary.attack=x"], "adversary.attack: 'x' is not known; choose one of: imprint, none"),
+        (["adversary.attack=x"], "adversary.attack: 'x' is not known; choose one of: auto, imprint, none"),
+        (["evaluation.bootstrap=-1"], "evaluation.bootstrap: must be at least 0, got -1"),
+        (["evaluation.matrix=-1"], "evaluation.matrix: must be at least 0, got -1"),
         (["data.num_val=7"], "adversary.attack: imprint needs at least"),
         (["adversary.bins=1"], "adversary.bins: must be at least 2"),
         (["engine.threads_per_client=0"], "engine.threads_per_client: must be at least 1"),
@@ -322,7 +329,7 @@ def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_written(
     assert message in shown.err
     assert shown.err.startswith("error: ")
     assert shown.err.count("\n") == 1
-    assert shown.out == ""
+    assert shown.out in {"", "reading phantom\n"}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -350,7 +357,7 @@ def test_a_model_that_cannot_be_trained_on_the_images_is_refused_before_anything
     shown = capsys.readouterr()
     assert shown.err.startswith("error: model: cnn cannot be trained on phantom: ")
     assert problem in shown.err.replace("\n", " ")
-    assert shown.out == ""
+    assert shown.out == "reading phantom\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -408,10 +415,44 @@ def test_a_hospital_that_raises_ends_the_run_with_its_name_and_traceback(
     assert not (tmp_path / "r/summary.json").exists()
 
 
+@pytest.mark.parametrize("attack", ["none", "auto"])
+def test_training_that_diverges_ends_with_one_line_that_says_so(
+    attack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["eps=8", "training.learning_rate=1e10", f"adversary.attack={attack}", f"run_dir={tmp_path / 'r'}"]
+    assert main([*SMALL, *given]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == (
+        "error: no round left a model whose outputs are finite: training has diverged; "
+        "take a smaller training.learning_rate\n"
+    )
+    assert "not finished; what was computed so far is in" in shown.out
+    assert not (tmp_path / "r/model.safetensors").exists()
+    assert not (tmp_path / "r/summary.json").exists()
+
+
+def test_an_update_that_is_not_finite_ends_the_run_with_its_hospitals_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without clipping, a gradient that has overflowed is sent as it is."""
+    given = ["eps=inf", "training.learning_rate=1e30", f"run_dir={tmp_path / 'r'}"]
+    assert main([*SMALL, *given]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: hospital-01 failed:\n")
+    assert "the update of hospital-01 in round 1 is not finite in " in shown
+    assert "Traceback" not in shown
+
+
 def test_help_tells_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("clients: 5", "learning_rate", "data= one of: phantom, pneumoniamnist", "exit codes"):
+    for word in (
+        "clients: 5",
+        "learning_rate",
+        "data= one of: breastmnist, chest_xray",
+        "experiment= one of: msd",
+        "exit codes",
+    ):
         assert word in shown
 
 

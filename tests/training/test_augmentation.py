@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -72,6 +74,31 @@ def test_a_shift_reaches_an_eighth_of_each_side_and_no_further() -> None:
     assert float(((counts - 3000 / 9) ** 2 / (3000 / 9)).sum()) < 30
 
 
+@pytest.mark.parametrize("spatial", [(4, 6), (3, 4, 5)])
+def test_flip_all_mirrors_along_every_axis_by_itself(spatial: tuple[int, ...]) -> None:
+    images = torch.rand(400, 1, *spatial, generator=stream())
+    labels = (images[:, 0] * 3).long()
+    found, moved = views(images, labels, multiplicity=1, augmentation="flip_all", generator=stream())
+    axes = range(-len(spatial), 0)
+    combinations = [chosen for n in range(len(spatial) + 1) for chosen in itertools.combinations(axes, n)]
+    counts = dict.fromkeys(combinations, 0)
+    for image, label, view, turned in zip(images, labels, found, moved, strict=True):
+        (chosen,) = [c for c in combinations if torch.equal(view, image.flip(c) if c else image)]
+        assert torch.equal(turned, label.flip(chosen) if chosen else label)
+        counts[chosen] += 1
+    expected = len(images) / len(combinations)
+    # Five standard deviations of a binomial count.
+    assert all(abs(count - expected) < 5 * expected**0.5 for count in counts.values())
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "shift", "flip_all_shift"])
+def test_labels_that_are_no_pixels_stay(augmentation: str) -> None:
+    images, labels = torch.rand(50, 1, 8, 8, generator=stream()), torch.randint(2, (50, 14), generator=stream())
+    for kept in (labels, labels[:, 0]):
+        _, moved = views(images, kept, multiplicity=1, augmentation=augmentation, generator=stream())
+        assert torch.equal(moved, kept)
+
+
 def test_flip_shift_does_both() -> None:
     images, labels = records((17, 24))
     found, moved = views(images, labels, multiplicity=1, augmentation="flip_shift", generator=stream())
@@ -133,6 +160,7 @@ def test_an_empty_batch_has_no_views(name: str, spatial: tuple[int, ...]) -> Non
 
 def test_an_unknown_augmentation_names_the_setting() -> None:
     with pytest.raises(
-        SettingError, match=r"training\.augmentation: 'cutout' is not known; .*: flip, flip_shift, none"
+        SettingError,
+        match=r"training\.augmentation: 'cutout' is not known; .*: flip, flip_all, flip_all_shift, flip_shift, none",
     ):
         views(torch.zeros(1, 1, 8, 8), torch.zeros(1), multiplicity=1, augmentation="cutout", generator=stream())
