@@ -17,8 +17,8 @@ def plain_part(
     volumetric = any(isinstance(module, nn.Conv3d) for module in model.modules())
 
     def part(images: Tensor, labels: Tensor) -> PartSum:
-        # On a CPU, PyTorch 2.13 takes the bfloat16 weight gradient of a 3D convolution from memory that nobody wrote to,
-        # where channels are many and voxels few (128 channels of 2x3x2): such nets are left in the model's precision.
+        # On a CPU, PyTorch 2.13 gives garbage for the bfloat16 weight gradient of a 3D convolution where channels are
+        # many and voxels few (128 channels of 2x3x2): such nets are left in the model's precision.
         sound = compute_dtype is not None and not (volumetric and images.device.type == "cpu")
         with torch.autocast(images.device.type, dtype=compute_dtype, enabled=sound):
             outputs = model(images)
