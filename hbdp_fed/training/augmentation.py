@@ -14,9 +14,9 @@ from torch import Tensor
 from hbdp_fed.errors import unknown_choice
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Maps images (n, C, *spatial) and labels (n,), (n, K) or (n, *spatial), in two or three spatial dimensions, to new ones
-of the same shapes. Labels of pixels or voxels move with the image. Draws come from a CPU generator: they are the same on
-every device."""
+"""Maps images (n, C, *spatial) in two or three spatial dimensions and labels (n,), (n, K) or (n, *spatial) to new ones
+of the same shapes. Labels of pixels or voxels move with the image. Draws come from a CPU generator: they are the same
+on every device."""
 
 _LARGEST_SHIFT = 8
 """A record is moved by up to one part in this many of its side."""
