@@ -101,8 +101,8 @@ def load_msd(
     Grey levels become [0, 1] without a look at any other record: CT by a fixed window, everything else between two
     percentiles of the volume itself.
 
-    The files do not say which volumes are of one person (a left and a right hippocampus may be), so a record is a volume:
-    the guarantee is per volume, and a person may be in two splits.
+    The files do not say which volumes are of one person (a left and a right hippocampus may be), so a record is a
+    volume: the guarantee is per volume, and a person may be in two splits.
 
     Args:
         root: The folder that holds the folder ``msd``.
