@@ -103,6 +103,7 @@ def prepare(config: RunConfig) -> Prepared:
             steps=hyper.rounds * hyper.local_steps + probes,
             max_grad_norm=hyper.max_grad_norm,
             accountant=accountant,
+            clip_without_noise=config.training.clip_without_noise,
         )
         for hospital in federated.hospitals
     )

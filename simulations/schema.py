@@ -188,6 +188,7 @@ class TrainingConfig:
     learning_rate: float | None = None
     expected_batch: float | None = None
     batch_per: str | None = None
+    clip_without_noise: bool = False
     max_grad_norm: float | None = None
     optimizer: str = "sgd"
     momentum: float = 0.9

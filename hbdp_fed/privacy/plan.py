@@ -18,17 +18,20 @@ def plan_hospital(
     steps: int,
     max_grad_norm: float,
     accountant: Accountant = "rdp",
+    clip_without_noise: bool = False,
 ) -> HospitalPlan:
     """Calibrate one hospital's noise, once, to all the steps it will ever take.
 
     Args:
         name: The hospital.
         num_records: Its records, at least 1.
-        budget: Per record and hospital, for the whole training. An infinite epsilon trains without clipping or noise.
+        budget: Per record and hospital, for the whole training. An infinite epsilon trains without noise.
         expected_batch: The wanted expected batch, positive. A hospital with fewer records uses all of them (q = 1).
         steps: T, over all rounds and probes.
-        max_grad_norm: The clipping norm, ignored when epsilon is infinite.
+        max_grad_norm: The clipping norm, ignored when epsilon is infinite and ``clip_without_noise`` is not set.
         accountant: By which the budget is meant.
+        clip_without_noise: Whether an infinite epsilon clips, too. Clipping bounds what a mislabelled or odd record can
+            do, so the strongest control without privacy may be one that clips.
 
     Raises:
         SettingError: if delta is at or above 1 / num_records (such a delta allows publishing a whole record), or if
@@ -41,7 +44,8 @@ def plan_hospital(
         )
     sample_rate = min(1.0, expected_batch / num_records)
     if not budget.is_private:
-        plain = DpSgdParams(noise_multiplier=0.0, max_grad_norm=math.inf, sample_rate=sample_rate, steps=steps)
+        norm = max_grad_norm if clip_without_noise else math.inf
+        plain = DpSgdParams(noise_multiplier=0.0, max_grad_norm=norm, sample_rate=sample_rate, steps=steps)
         return HospitalPlan(name=name, num_records=num_records, mechanism=plain, eps_rdp=math.inf)
     try:
         sigma = calibrate(

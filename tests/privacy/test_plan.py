@@ -53,3 +53,12 @@ def test_a_delta_that_allows_publishing_a_record_is_refused(delta: float) -> Non
 def test_an_unreachable_budget_names_the_setting() -> None:
     with pytest.raises(SettingError, match=r"eps: .*never falls below"):
         plan(eps=0.01)
+
+
+def test_without_privacy_clipping_is_a_choice() -> None:
+    arguments = {"name": "a", "num_records": 50, "expected_batch": 5, "steps": 3, "max_grad_norm": 2.0}
+    budget = PrivacyBudget(math.inf, 1e-5)
+    assert plan_hospital(budget=budget, **arguments).mechanism.max_grad_norm == math.inf
+    clipped = plan_hospital(budget=budget, clip_without_noise=True, **arguments)
+    assert (clipped.mechanism.max_grad_norm, clipped.mechanism.noise_multiplier) == (2.0, 0.0)
+    assert clipped.eps_rdp == math.inf
