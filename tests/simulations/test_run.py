@@ -290,7 +290,7 @@ def test_without_noise_there_is_no_ratio_to_report(tmp_path: Path) -> None:
         (["training.final_fraction=0"], "training.final_fraction: must lie in (0, 1], got 0"),
         (
             ["training.augmentation=x"],
-            "training.augmentation: 'x' is not known; choose one of: flip, flip_all, flip_all_shift, flip_shift, none, shift",
+            "training.augmentation: 'x' is not known; choose one of: flip, flip_all, flip_all_shift, flip_shift, none",
         ),
         (["training.multiplicity=0"], "training.multiplicity: must be at least 1, got 0"),
         (["training.ema_decay=1"], "training.ema_decay: must lie in [0, 1), got 1"),
