@@ -18,8 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hbdp_fed.audit import wording
 from simulations.run import main as run
 from simulations.run_folder import read_summary
@@ -37,18 +35,6 @@ def finished(folder: Path, budget: str, seed: int, overrides: Sequence[str]) -> 
         if code:
             sys.exit(code)
     return read_summary(path)
-
-
-def spread(values: Sequence[float | str | None], metric: str) -> str:
-    """Mean and standard deviation over seeds; a figure that some seed does not have is not averaged."""
-    numbers = [wording.number(value) for value in values]
-    if np.isnan(numbers).any():
-        return "-"
-    mean = wording.written(metric, float(np.mean(numbers)))
-    # No deviation of one value, and none of infinite ones.
-    if len(numbers) == 1 or not np.isfinite(numbers).all():
-        return mean
-    return f"{mean} ± {wording.written(metric, float(np.std(numbers, ddof=1)))}"
 
 
 def pooled(attacks: Sequence[Mapping[str, Any]], rate: str) -> str:
@@ -81,7 +67,7 @@ def table(runs: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str
         cells = [
             budget,
             f"{summaries[0]['privacy']['hospitals'][0]['noise_multiplier']:.3g}",
-            *(spread([summary["utility"].get(name) for summary in summaries], name) for name in shown),
+            *(wording.over_runs(name, [summary["utility"].get(name) for summary in summaries]) for name in shown),
             *(pooled(attacks_of(summaries), rate) for rate in risks.values()),
         ]
         yield f"| {' | '.join(cells)} |"

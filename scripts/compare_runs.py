@@ -141,15 +141,6 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def spread(values: Sequence[float | None], metric: str) -> str:
-    """Mean and standard deviation over a side's runs; a figure that some run does not have is not averaged."""
-    numbers = [wording.number(value) for value in values]
-    mean = wording.written(metric, float(np.mean(numbers)))
-    if len(numbers) == 1 or not np.isfinite(numbers).all():
-        return mean
-    return f"{mean} ± {wording.written(metric, float(np.std(numbers, ddof=1)))}"
-
-
 def signed(metric: str, value: float | None) -> str:
     """A difference, with its sign."""
     text = wording.written(metric, value)
@@ -185,7 +176,7 @@ def table(first: Sequence[Run], second: Sequence[Run], differences: Mapping[str,
         )
         cells = [
             row_label(name, first[0].summary),
-            *(spread([found[name] for found in side], name) for side in sides),
+            *(wording.over_runs(name, [found[name] for found in side]) for side in sides),
             signed(name, difference.value),
             "-" if ends is None else f"{signed(name, ends[0])} to {signed(name, ends[1])}",
         ]

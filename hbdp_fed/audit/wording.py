@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 Figures = Mapping[str, Any]
 """What a model came to on some records: a value a metric, ``records``, ``groups``, and ``ci95`` by metric."""
 
@@ -104,6 +106,16 @@ def written(name: str, value: float | str | None, *, missing: str = "-") -> str:
     if metric(name).share:
         return f"{figure:.3f}"
     return f"{figure:.2f}" if abs(figure) < 10 else f"{figure:.1f}"
+
+
+def over_runs(name: str, values: Sequence[float | str | None]) -> str:
+    """``0.867 ± 0.008``: mean and standard deviation of a figure over runs; ``-`` where some run does not have it."""
+    figures = np.array([number(value) for value in values])
+    mean = written(name, float(figures.mean()))
+    # No deviation of one value, and none of infinite ones.
+    if len(figures) == 1 or not np.isfinite(figures).all():
+        return mean
+    return f"{mean} ± {written(name, float(figures.std(ddof=1)))}"
 
 
 def interval(name: str, figures: Figures) -> str:

@@ -20,6 +20,7 @@ from hbdp_fed.data.partition import (
     draw_proportions,
     hospital_names,
 )
+from hbdp_fed.data.splits import first_and_member
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.seeding import generator
 
@@ -136,5 +137,5 @@ def _count(strata: Mapping[str, Tensor]) -> int:
 def _class_sizes(records: Records, strata: Tensor, count: int) -> Tensor:
     """How many records of each class are to be dealt, or patients by their first record's class: int64 (count,)."""
     if records.groups is not None:
-        strata = strata[torch.from_numpy(np.unique(records.groups.numpy(), return_index=True)[1])]
+        strata = strata[first_and_member(records.groups)[0]]
     return torch.bincount(strata, minlength=count)

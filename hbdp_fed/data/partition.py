@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hbdp_fed.data.checks import check_integer, check_number
+from hbdp_fed.data.splits import first_and_member
 from hbdp_fed.errors import SettingError, unknown_choice
 
 Proportions = Tensor
@@ -137,9 +138,9 @@ def assign(
         ValueError: if a label has no row in ``proportions``.
     """
     if groups is not None:
-        _, first, member = np.unique(groups.numpy(), return_index=True, return_inverse=True)
-        dealt = assign(labels[torch.from_numpy(first)], proportions, generator)
-        return by_owner(dealt.owners()[torch.from_numpy(member)], proportions.shape[1])
+        first, member = first_and_member(groups)
+        dealt = assign(labels[first], proportions, generator)
+        return by_owner(dealt.owners()[member], proportions.shape[1])
     num_classes, clients = proportions.shape
     counts = deal_counts(torch.bincount(labels, minlength=num_classes), proportions)
     parts: list[list[Tensor]] = [[] for _ in range(clients)]

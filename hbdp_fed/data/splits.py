@@ -61,8 +61,8 @@ def split_by_group(groups: Tensor, strata: Tensor, settings: SplitSettings) -> S
     Raises:
         SettingError: if there are so few groups that a split would be empty.
     """
-    first, member = _first_records(groups)
-    order = _by_stratum(strata.numpy()[first], settings.seed, "split")
+    first, member = first_and_member(groups)
+    order = _by_stratum(strata[first].numpy(), settings.seed, "split")
     position = np.arange(len(first))
     held_out = _taken(position, settings.test_fraction)
     rest = position[~held_out]
@@ -97,8 +97,8 @@ def split_train_val(groups: Tensor, strata: Tensor, *, val_fraction: float, seed
     """
     check_number("data.val_fraction", val_fraction, low=0.0, high=1.0, open_ends=True)
     check_integer("data.split_seed", seed, minimum=0)
-    first, member = _first_records(groups)
-    order = _by_stratum(strata.numpy()[first], seed, "split")
+    first, member = first_and_member(groups)
+    order = _by_stratum(strata[first].numpy(), seed, "split")
     is_val = np.zeros(len(first), dtype=np.bool_)
     is_val[order] = _taken(np.arange(len(first)), val_fraction)
     train, val = (torch.from_numpy(np.flatnonzero(is_val[member] == side)) for side in (False, True))
@@ -134,10 +134,10 @@ def _by_stratum(strata: NDArray[np.int64], seed: int, stream: str) -> NDArray[np
     return np.lexsort((shuffled, strata))
 
 
-def _first_records(groups: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first record of each group, and the group's position of each record."""
+def first_and_member(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """The first record of each of G groups, int64 (G,), and which of them each record is in, int64 (N,)."""
     _, first, member = np.unique(groups.numpy(), return_index=True, return_inverse=True)
-    return first, member
+    return torch.from_numpy(first), torch.from_numpy(member)
 
 
 def _taken(number: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
