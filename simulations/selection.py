@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from hbdp_fed.audit import label
+from hbdp_fed.audit.wording import label, written
 from hbdp_fed.errors import TrainingDiverged
 from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.training import averaged
@@ -114,7 +114,7 @@ class RoundSelection:
             self.best = Chosen(
                 round=number, weights=released, point=point, validation=found, local=self._local_models()
             )
-        told = ", ".join(f"{label(name)} {_show(found[name])}" for name in reversed(task.selection))
+        told = ", ".join(f"{label(name)} {written(name, found[name])}" for name in reversed(task.selection))
         return f"validation {told} (best: round {self.best.round})"
 
     def _local_models(self) -> Mapping[str, Weights]:
@@ -130,7 +130,3 @@ def _rank(found: Figures, task: Task) -> tuple[float, ...]:
     """By what validation compares rounds; a figure that does not exist is worse than any that does."""
     values = [found[name] for name in task.selection]
     return tuple(-math.inf if value is None else value for value in values)
-
-
-def _show(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -23,7 +23,7 @@ from hbdp_fed.audit.utility_figures import (
     summary_figures,
     training_figure,
 )
-from hbdp_fed.audit.wording import label, worst
+from hbdp_fed.audit.wording import worst
 
 __all__ = [
     "CRITERION",
@@ -38,7 +38,6 @@ __all__ = [
     "audit_probe",
     "best_columns",
     "guess",
-    "label",
     "match",
     "matrix_figure",
     "pairwise_ssim",

@@ -49,3 +49,10 @@ class BadRecords:
             raise DataFileError(path, f"{problem}; {_ADVICE}")
         _LOGGER.info("skipped %s: %s", path, problem)
         self.skipped.append(f"{path}: {problem}")
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what lies at the bottom of an exception, or its type where it says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hbdp_fed.data.bad_records import BadRecords
+from hbdp_fed.data.bad_records import BadRecords, reason
 from hbdp_fed.data.checks import check_integer, check_number
 from hbdp_fed.data.contract import ImageDataset, Records
 from hbdp_fed.data.splits import SplitSettings, split_by_group
@@ -315,7 +315,7 @@ def _read(pair: tuple[Path, Path], layout: _Layout, prepare: _Prepare) -> _Volum
             }
         )
     except (ValueError, RuntimeError) as error:
-        return pair[0], f"cannot be brought to the common grid ({_reason(error)})"
+        return pair[0], f"cannot be brought to the common grid ({reason(error)})"
     return _Volume(
         image=ready["image"].as_tensor().float().contiguous(),
         labels=ready["label"].as_tensor()[0].long(),
@@ -333,7 +333,7 @@ def _stored(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]] | str
         file = nibabel.load(path)
         return np.asanyarray(file.dataobj, dtype=np.float32), np.asarray(file.affine)  # type: ignore[attr-defined]
     except (*_UNREADABLE, ImageFileError, HeaderDataError) as error:
-        return f"cannot be read ({_reason(error)})"
+        return f"cannot be read ({reason(error)})"
 
 
 def _contradiction(
@@ -361,12 +361,6 @@ def _other_grid(
     if np.isfinite(axes).all() and np.abs(axes - label_axes).max() > _SAME_GRID * np.abs(axes).max():
         return pair[1], f"has voxels of another size or direction than its image {pair[0].name}"
     return None
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _stem(path: Path) -> str:

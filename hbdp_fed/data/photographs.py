@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hbdp_fed.data.bad_records import BadRecords
+from hbdp_fed.data.bad_records import BadRecords, reason
 
 CHANNELS = {"L": 1, "RGB": 3}
 """Pillow's modes, ``L`` for grey, and their channels."""
@@ -67,7 +67,7 @@ def read_photographs(
         except FileNotFoundError:
             return "there is no such file"
         except _UNREADABLE as error:
-            return f"cannot be read ({_first_line(error)})"
+            return f"cannot be read ({reason(error)})"
         return torch.from_numpy(np.array(pixels)).reshape(image_size, image_size, CHANNELS[mode]).permute(2, 0, 1)
 
     images = torch.empty((len(paths), CHANNELS[mode], image_size, image_size), dtype=torch.uint8)
@@ -83,7 +83,3 @@ def read_photographs(
                 images[len(kept)] = picture
                 kept.append(number)
     return images[: len(kept)], torch.tensor(kept, dtype=torch.int64)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
