@@ -16,6 +16,7 @@ from hbdp_fed.privacy.accounting import (
 )
 from hbdp_fed.privacy.composition import compose_basic, compose_parallel, shared_patient_epsilon
 from hbdp_fed.privacy.history import History, Segment
+from hbdp_fed.privacy.identification import best_identification, best_identification_interval
 from hbdp_fed.privacy.image_error import LinearProbe, noise_for_mse, noise_for_ncc, noise_for_psnr
 from hbdp_fed.privacy.plan import plan_hospital
 from hbdp_fed.privacy.protection import Protection, protection
@@ -36,6 +37,8 @@ __all__ = [
     "Protection",
     "Segment",
     "aggregate_noise_multiplier",
+    "best_identification",
+    "best_identification_interval",
     "calibrate",
     "calibrate_history",
     "compose_basic",
