@@ -16,6 +16,9 @@ Weights = Mapping[str, Tensor]
 
 Surface = Literal["gradient", "update", "aggregate", "global_model"]
 
+ALL_HOSPITALS = "all hospitals"
+"""The name under which the hospitals' weighted mean stands where an adversary sees no single one."""
+
 
 @dataclass(frozen=True)
 class PrivacyBudget:
@@ -176,15 +179,34 @@ class PublicSideInformation:
 
 
 @dataclass(frozen=True)
+class StepKnowledge:
+    """What a perfect algorithm is granted about one record: all but its image, so that only the noise is in the way.
+
+    Attributes:
+        others: The sum of all other records' clipped gradients in the step, by parameter name, float64. Taken from the
+            noisy sum, it leaves the record's own clipped gradient plus noise.
+        factor: What the record's image was multiplied by in its clipped gradient, its sign included.
+    """
+
+    others: Weights
+    factor: float
+
+
+@dataclass(frozen=True)
 class Observation:
-    """Everything an adversary may see of one hospital in one round, and nothing else.
+    """Everything an adversary may see of one release, and nothing else.
 
     Attributes:
         threat_model: The capabilities under which it was made.
-        architecture: The model that the hospital was handed.
-        model_before: The weights that the hospital was handed.
-        released: What the hospital sent back.
+        architecture: The model that the hospitals were handed.
+        model_before: The weights that the hospitals were handed.
+        released: What the adversary saw: a hospital's answer or, on the surfaces ``aggregate`` and ``global_model``,
+            the hospitals' weighted mean under the name :data:`ALL_HOSPITALS`.
         public: The side information.
+        knowledge: What only a perfect algorithm is granted; None for everybody else.
+
+    Raises:
+        ValueError: if it holds what its threat model does not grant.
     """
 
     threat_model: ThreatModel
@@ -192,6 +214,46 @@ class Observation:
     model_before: Weights
     released: ModelUpdate
     public: PublicSideInformation
+    knowledge: StepKnowledge | None = None
+
+    def __post_init__(self) -> None:
+        if self.knowledge is not None and not self.threat_model.perfect_algorithm:
+            raise ValueError(f"the {self.threat_model.name} threat model grants no knowledge of a record's step")
+        alone = self.threat_model.surface in ("gradient", "update")
+        if alone == (self.released.hospital == ALL_HOSPITALS):
+            raise ValueError(f"the {self.threat_model.surface} surface does not show {self.released.hospital}'s answer")
+
+
+@dataclass(frozen=True)
+class CandidateObservation:
+    """What an adversary who holds candidates sees of them in S releases: all that its likelihoods depend on.
+
+    It knows every record but one, and takes their clipped gradients from what was released. Candidate k's own clipped
+    gradient, averaged over the steps of a release, has an inner product with what is left, and a norm. The noise is
+    Gaussian, so that the likelihood depends on the release through these alone. The order of the candidates tells
+    nothing.
+
+    Attributes:
+        threat_model: The capabilities under which it was made.
+        projections: float64 (..., S, K), the inner products.
+        squared_norms: float64 (..., S, K).
+        noise_variance: float64 (S,), of each coordinate of what is left; positive.
+        participation: For each release, how often a record that was trained on counts in it, and with which
+            probability: two float64 tensors of equal length. One step of Poisson sampling: (0, 1) and (1-q, q).
+
+    Raises:
+        ValueError: if the threat model grants no candidates.
+    """
+
+    threat_model: ThreatModel
+    projections: Tensor
+    squared_norms: Tensor
+    noise_variance: Tensor
+    participation: Sequence[tuple[Tensor, Tensor]]
+
+    def __post_init__(self) -> None:
+        if not self.threat_model.knows_candidates:
+            raise ValueError(f"the {self.threat_model.name} threat model grants no candidates")
 
 
 @dataclass(frozen=True)
@@ -199,18 +261,21 @@ class Reconstruction:
     """What an attack claims: candidate images in no particular order, most trusted first.
 
     Attributes:
-        images: float32 (M, C, H, W) in [0, 1]; M may be 0.
+        images: float32 (M, C, *spatial) in [0, 1]; M may be 0.
         scores: float32 (M,), the attack's own confidence, higher is surer.
         details: Plain figures about how the attack was set (for example the share of the gradient norm it took).
+        unprocessed: float32, the shape of ``images`` but in no range: the estimates before anything that public images
+            say was done to them; None where there is no such thing.
     """
 
     images: Tensor
     scores: Tensor
     details: Mapping[str, float] = field(default_factory=dict)
+    unprocessed: Tensor | None = None
 
 
 class Attack(Protocol):
-    """An attack sees an observation and draws from its own generator. It never sees the truth."""
+    """An attack that rebuilds images. It sees an observation and draws from its own generator, never the truth."""
 
     @property
     def name(self) -> str:

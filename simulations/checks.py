@@ -6,7 +6,6 @@ import math
 import os
 from pathlib import Path
 
-from hbdp_fed.adversary import ATTACKS
 from hbdp_fed.dpsgd import GRAD_MODES, LOSSES
 from hbdp_fed.dpsgd.optimizers import OPTIMIZERS
 from hbdp_fed.errors import SettingError, unknown_choice
@@ -14,9 +13,9 @@ from hbdp_fed.federation.strategy import WEIGHTINGS
 from hbdp_fed.models import MODELS
 from hbdp_fed.privacy import ACCOUNTANTS
 from hbdp_fed.training import AUGMENTATIONS, PRECISIONS, SCHEDULES, resolve_device
+from simulations.adversary_plan import check_adversary
 from simulations.schema import FederationConfig, RunConfig, TrainingConfig
 
-NO_ATTACK = "none"
 NO_OPTIMIZER = "none"
 AUTO = "auto"
 RECORDED = ("all", "probes")
@@ -44,11 +43,9 @@ def check(config: RunConfig) -> None:
     _at_least("federation.checkpoints", config.federation.checkpoints, 0)
     if not (config.federation.round_timeout_s > 0 and math.isfinite(config.federation.round_timeout_s)):
         raise SettingError("federation.round_timeout_s", "must be a positive number of seconds")
-    _known("adversary.attack", config.adversary.attack, (AUTO, *ATTACKS, NO_ATTACK))
-    _at_least("adversary.probes", config.adversary.probes, 0)
-    _at_least("adversary.bins", config.adversary.bins, 2)
-    if not 0 < config.adversary.prior < 1:
-        raise SettingError("adversary.prior", f"must lie strictly between 0 and 1, got {config.adversary.prior:g}")
+    check_adversary(config.adversary)
+    if config.privacy.steps is not None:
+        _at_least("privacy.steps", config.privacy.steps, 1)
     _at_least("evaluation.every", config.evaluation.every, 1)
     _at_least("evaluation.bootstrap", config.evaluation.bootstrap, 0)
     _at_least("evaluation.matrix", config.evaluation.matrix, 0)

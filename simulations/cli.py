@@ -20,8 +20,15 @@ def _budget(arguments: Sequence[str]) -> int:
     return budget(arguments)
 
 
+def _attack(arguments: Sequence[str]) -> int:
+    from simulations.attack import main as attack
+
+    return attack(arguments)
+
+
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "run": ("train a federation under a budget and attack it", _run),
+    "attack": ("attack what an old run recorded, without training", _attack),
     "budget": ("what each budget costs and what it prevents, before any training", _budget),
 }
 """Subcommands with a line of help each."""

@@ -45,6 +45,7 @@ class _Root:
 _ROOTS: Mapping[str, _Root] = {
     "run": _Root(schema.RunConfig, "eps=1e12", presets=("experiment",)),
     "budget": _Root(schema.BudgetConfig, "budgets=[1,1e12]"),
+    "attack": _Root(schema.AttackConfig, "attack=imprint"),
 }
 """The programs by the name of their configuration file."""
 

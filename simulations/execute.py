@@ -21,7 +21,7 @@ from hbdp_fed.models import save_weights
 from hbdp_fed.privacy import epsilon_schedule
 from hbdp_fed.types import ModelUpdate, Weights
 from simulations.prepare import Prepared
-from simulations.probe import ProbeCampaign, recording_name
+from simulations.probe import ProbeCampaign
 from simulations.run_folder import RunFolder
 from simulations.selection import Chosen, RoundSelection
 from simulations.terminal import ProgressLine
@@ -151,14 +151,13 @@ class _Log:
             save_weights(self.folder.model_file, best.weights)
         if self.campaign is None:
             return
-        self.progress.say("the malicious server prepares its probe")
-        yield from self.campaign.requests(final, first_round=self.prepared.hyper.rounds + 1)
+        self.progress.say("the malicious server prepares its probes")
+        yield from self.campaign.requests(final)
 
     def on_probe(self, number: int, updates: Sequence[ModelUpdate]) -> None:
         assert self.campaign is not None
-        self.campaign.record(number, updates)
-        for observation in self.campaign.observations(number):
-            save_observation(observation, self.folder.observations, recording_name(observation))
+        for name, observation in self.campaign.observations(number, updates):
+            save_observation(observation, self.folder.observations, name)
         self.progress.advance(f"probe {number - self.prepared.hyper.rounds} answered")
 
 

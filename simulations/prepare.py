@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -13,17 +14,16 @@ from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.engine import EngineSettings, default_workers
 from hbdp_fed.federation.server_step import ServerSettings
+from hbdp_fed.federation.strategy import mean_shares
 from hbdp_fed.privacy import Accountant, plan_hospital
 from hbdp_fed.training import LocalSettings, ScheduleSettings, optimizer_at, resolve_device
 from hbdp_fed.training.tasks import Task, task_called
 from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBudget, Weights
 from simulations import checks, recipes
+from simulations.adversary_plan import AttackPlan, check_hospitals, observed_rounds, plan_attacks
 from simulations.model_setup import architecture_for, check_model, first_weights, own_settings
 from simulations.recipes import Hyperparameters
 from simulations.schema import DataConfig, FederationConfig, RunConfig, TrainingConfig
-
-_DEFAULT_ATTACK = "imprint"
-_ATTACKED_TASKS = ("binary", "multiclass")
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Prepared:
         fresh: Which of them are not from ``model.weights``, where that file was given.
         engine: How to run.
         device: Where to compute.
-        attack: The name of the attack, or ``none``.
-        probes: One-step rounds of the malicious server.
+        attacks: What the run is put to.
+        observed: The training rounds that candidate games are about, ascending.
     """
 
     config: RunConfig
@@ -63,8 +63,27 @@ class Prepared:
     fresh: tuple[str, ...]
     engine: EngineSettings
     device: torch.device
-    attack: str
-    probes: int
+    attacks: AttackPlan
+    observed: tuple[int, ...]
+
+    @property
+    def probe_rounds(self) -> Mapping[str, tuple[int, ...]]:
+        """By attack, the numbers of its probes: rounds of one step after training."""
+        each, first = self.config.adversary.probes, self.hyper.rounds + 1
+        return {
+            name: tuple(range(first + place * each, first + (place + 1) * each))
+            for place, name in enumerate(self.attacks.probing)
+        }
+
+    @property
+    def probes(self) -> int:
+        """How many probes there are of all attacks."""
+        return self.config.adversary.probes * len(self.attacks.probing)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each hospital's weight in the mean of updates; they add up to 1."""
+        return mean_shares([plan.num_records for plan in self.plans], self.config.federation.weighting)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -91,8 +110,12 @@ def prepare(config: RunConfig) -> Prepared:
     sizes = [len(hospital.records) for hospital in federated.hospitals]
     if config.training.epochs is not None:
         hyper = replace(hyper, rounds=recipes.rounds_for(config.training.epochs, hyper, sizes))
-    attack = _attack_for(config.adversary.attack, dataset)
-    probes = config.adversary.probes if attack != checks.NO_ATTACK else 0
+    schedule = _schedule(config.training)
+    server = _server_settings(config.federation, schedule)
+    local = _local_settings(config.training, hyper, task, schedule, server)
+    attacks = plan_attacks(config, dataset, local, steps=hyper.local_steps)
+    check_hospitals(config.adversary.hospitals, [hospital.name for hospital in federated.hospitals])
+    steps = _planned_steps(config, hyper, probes=config.adversary.probes * len(attacks.probing))
     accountant = cast(Accountant, config.privacy.accountant)  # checked above
     plans = tuple(
         plan_hospital(
@@ -100,7 +123,7 @@ def prepare(config: RunConfig) -> Prepared:
             num_records=len(hospital.records),
             budget=PrivacyBudget(epsilon=config.eps, delta=config.delta),
             expected_batch=hyper.batch_of(len(hospital.records), federation=sum(sizes)),
-            steps=hyper.rounds * hyper.local_steps + probes,
+            steps=steps,
             max_grad_norm=hyper.max_grad_norm,
             accountant=accountant,
             clip_without_noise=config.training.clip_without_noise,
@@ -108,15 +131,12 @@ def prepare(config: RunConfig) -> Prepared:
         for hospital in federated.hospitals
     )
     architecture = architecture_for(config.model, dataset)
-    schedule = _schedule(config.training)
-    server = _server_settings(config.federation, schedule)
-    local = _local_settings(config.training, hyper, task, schedule, server)
     check_model(architecture, dataset, local, max_grad_norm=hyper.max_grad_norm)
     initial, fresh = first_weights(architecture, config.model, seed=config.seed)
     threads = config.engine.threads_per_client
     workers = config.engine.workers or default_workers(num_hospitals=config.clients, threads_per_client=threads)
     gpus = config.engine.gpus_per_client
-    return Prepared(
+    prepared = Prepared(
         config=config,
         dataset=dataset,
         federated=federated,
@@ -136,28 +156,26 @@ def prepare(config: RunConfig) -> Prepared:
             gpus_per_client=gpus if gpus is not None else (1.0 / workers if device.type == "cuda" else 0.0),
         ),
         device=device,
-        attack=attack,
-        probes=probes,
+        attacks=attacks,
+        observed=(),
     )
+    return replace(prepared, observed=observed_by(prepared))
 
 
-def _attack_for(wanted: str, dataset: ImageDataset) -> str:
-    """The attack by name, where ``auto`` takes the one that applies.
+def _planned_steps(config: RunConfig, hyper: Hyperparameters, *, probes: int) -> int:
+    """The steps that every hospital's noise is calibrated to."""
+    taken = hyper.rounds * hyper.local_steps + probes
+    if config.privacy.steps is not None and config.privacy.steps < taken:
+        raise SettingError("privacy.steps", f"must be at least the {taken} steps that the run takes, or null")
+    return config.privacy.steps or taken
 
-    Raises:
-        SettingError: if the attack that was asked for does not apply.
-    """
-    applies = dataset.task in _ATTACKED_TASKS and dataset.train.images.dim() == 4
-    if wanted == checks.AUTO:
-        return _DEFAULT_ATTACK if applies else checks.NO_ATTACK
-    if wanted != checks.NO_ATTACK and not applies:
-        kind = "volumes" if dataset.train.images.dim() == 5 else "images"
-        raise SettingError(
-            "adversary.attack",
-            f"{wanted} rebuilds images of {' and '.join(_ATTACKED_TASKS)} tasks; this is {dataset.task} of {kind}: "
-            "set it to auto or none",
-        )
-    return wanted
+
+def observed_by(prepared: Prepared) -> tuple[int, ...]:
+    """The training rounds that the run's adversary sees in candidate games, if it plays any."""
+    parameters = sum(value.numel() for value in prepared.initial.values())
+    pixels = math.prod(prepared.dataset.train.images.shape[2:])
+    cost = float(parameters) * pixels * prepared.hyper.local_steps * len(prepared.plans)
+    return observed_rounds(prepared.config.adversary, rounds=prepared.hyper.rounds, cost_of_round=cost)
 
 
 def _check_subgroups(wanted: Sequence[str], dataset: ImageDataset) -> None:

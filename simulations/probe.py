@@ -1,78 +1,88 @@
-"""A malicious server's probes: crafted by the attack, answered through the hospitals' ordinary app, kept for later."""
+"""A malicious server's probes: crafted by the attacks, answered through the hospitals' ordinary app, kept for later."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hbdp_fed.adversary import REALISTIC, ProbingAttack
+from hbdp_fed.adversary import ATTACKS, ProbingAttack, build_attack
 from hbdp_fed.data import as_floats
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import optimizer_at
 from hbdp_fed.types import HospitalPlan, ModelSpec, ModelUpdate, Observation, PublicSideInformation, Weights
+from simulations.adversary_plan import attack_settings
 from simulations.prepare import Prepared
 
 PROBE_STEPS = 1
 """A probe asks for one step: the update of several is a sum that is harder to read."""
 
 
-def recording_name(observation: Observation) -> str:
-    """The file name under which an observation and its reconstruction are kept."""
-    return f"round-{observation.released.round:04d}_{observation.released.hospital}"
+def recording_name(attack: str, number: int, hospital: str) -> str:
+    """The file name under which a hospital's answer to an attack's probe is kept."""
+    return f"{attack}_round-{number:04d}_{hospital}"
 
 
 @dataclass
 class ProbeCampaign:
-    """Crafts one malicious model, sends it as often as planned, and keeps what came back.
+    """Crafts each attack's malicious model, sends it as often as planned, and says what was observed.
 
     It sees what a server sees: the announced mechanisms, its own public images, and the answers.
 
     Attributes:
-        attack: The attack.
         prepared: The run; only what a server knows is read from it.
-        answers: The updates of each probe's round.
+        attacks: By name, those that hand out a model.
     """
 
-    attack: ProbingAttack
     prepared: Prepared
-    answers: dict[int, Sequence[ModelUpdate]] = field(default_factory=dict)
-    _crafted: tuple[ModelSpec, Weights] | None = None
+    attacks: Mapping[str, ProbingAttack]
+    _crafted: dict[str, tuple[ModelSpec, Weights]] = field(default_factory=dict)
 
-    def requests(self, final: Weights, *, first_round: int) -> Iterator[TrainRequest]:
-        """The probes, numbered from ``first_round``; the model is crafted when the first one is asked for."""
+    @classmethod
+    def planned(cls, prepared: Prepared) -> ProbeCampaign | None:
+        """The campaign of a run, its attacks checked to be possible; None if there are no probes.
+
+        Raises:
+            SettingError: if an attack cannot work with the public images.
+        """
+        if prepared.probes == 0:
+            return None
+        settings = attack_settings(prepared.config, str(prepared.device))
+        attacks = {name: build_attack(name, **settings[name]) for name in prepared.attacks.probing}
+        for attack in attacks.values():
+            attack.check_public(prepared.federated.val.images)
+        return cls(prepared, attacks)
+
+    def requests(self, final: Weights) -> Iterator[TrainRequest]:
+        """The probes in their order; an attack's model is crafted when its first one is asked for."""
         # Made for the hospital with the least noise, the likeliest to leak; all get the same model, as in any round.
         target = min(self.prepared.plans, key=lambda plan: plan.mechanism.noise_multiplier)
         weights = {name: value.float() for name, value in final.items()}
-        self._crafted = self.attack.craft(
-            self.prepared.architecture,
-            weights,
-            self._public(target),
-            generator(self.prepared.config.seed, "adversary", "craft"),
-        )
-        architecture, planted = self._crafted
-        for number in range(first_round, first_round + self.prepared.probes):
-            yield TrainRequest(round=number, steps=PROBE_STEPS, architecture=architecture, weights=planted)
+        for name, numbers in self.prepared.probe_rounds.items():
+            stream = generator(self.prepared.config.seed, "adversary", name, "craft")
+            self._crafted[name] = self.attacks[name].craft(
+                self.prepared.architecture, weights, self._public(target), stream
+            )
+            architecture, planted = self._crafted[name]
+            for number in numbers:
+                yield TrainRequest(round=number, steps=PROBE_STEPS, architecture=architecture, weights=planted)
 
-    def record(self, number: int, updates: Sequence[ModelUpdate]) -> None:
-        """Keep the answers of one probe."""
-        self.answers[number] = updates
-
-    def observations(self, *rounds: int) -> Iterator[Observation]:
-        """What the adversary may see of each hospital in these probes (all, if none is named), and nothing else."""
-        if self._crafted is None:
-            return
-        architecture, planted = self._crafted
+    def observations(self, number: int, updates: Sequence[ModelUpdate]) -> Iterator[tuple[str, Observation]]:
+        """What the adversary may see of each hospital in one probe, and nothing else, with the recording's name."""
+        attack = next(name for name, numbers in self.prepared.probe_rounds.items() if number in numbers)
+        architecture, planted = self._crafted[attack]
         plans = {plan.name: plan for plan in self.prepared.plans}
-        for number in rounds or sorted(self.answers):
-            for update in self.answers[number]:
-                yield Observation(
-                    threat_model=REALISTIC,
+        for update in updates:
+            yield (
+                recording_name(attack, number, update.hospital),
+                Observation(
+                    threat_model=ATTACKS[attack].threat_model,
                     architecture=architecture,
                     model_before=planted,
                     released=update,
                     public=self._public(plans[update.hospital]),
-                )
+                ),
+            )
 
     def _public(self, plan: HospitalPlan) -> PublicSideInformation:
         return PublicSideInformation(

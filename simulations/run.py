@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from hbdp_fed.adversary import build_attack
 from hbdp_fed.audit import partition_figure, render_report, save_figure, summary_figures
 from hbdp_fed.errors import HospitalFailure, TrainingDiverged, UserError
 from hbdp_fed.models import weights_sha256
-from simulations.assess import FIGURE, attack_and_audit, noise_summary, privacy_summary
+from simulations.assess import noise_summary, privacy_summary
+from simulations.attacking import Assault, attack_and_audit
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
 from simulations.prepare import Prepared, prepare, resolution
@@ -78,12 +78,13 @@ def _run(composed: DictConfig, console: Console) -> int:
     path = planned_folder(config.run_dir, config.name)
     console.print(f"reading {config.data.name}", soft_wrap=True)
     prepared = prepare(config)
-    campaign = _campaign(prepared)
+    campaign = ProbeCampaign.planned(prepared)
     # From here on nothing is refused any more: the folder is made, and everything that happens is written into it.
     folder = create(path)
     folder.write_config(composed)
     folder.write_environment(device=prepared.device)
     show_skipped(console, prepared.dataset.skipped)
+    show_left_out(console, prepared)
     partition = partition_summary(prepared)
     show_partition(console, partition)
     save_figure(partition_figure(partition), folder.figures / "partition.png")
@@ -97,16 +98,6 @@ def _run(composed: DictConfig, console: Console) -> int:
         raise
 
 
-def _campaign(prepared: Prepared) -> ProbeCampaign | None:
-    """The probes of the malicious server, checked to be possible; None where there are none."""
-    if prepared.probes == 0:
-        return None
-    adversary = prepared.config.adversary
-    attack = build_attack(prepared.attack, bins=adversary.bins)
-    attack.check_public(prepared.federated.val.images)
-    return ProbeCampaign(attack=attack, prepared=prepared)
-
-
 def _train_and_assess(
     prepared: Prepared, folder: RunFolder, campaign: ProbeCampaign | None, console: Console, started: float
 ) -> int:
@@ -114,7 +105,10 @@ def _train_and_assess(
         chosen, course = execute(prepared, folder, line, campaign)
         line.say("judging the released model on the test split")
         utility = measure_utility(prepared, chosen, folder)
-        risk = attack_and_audit(prepared, folder, campaign, line.say)
+        started_attacks = time.perf_counter()
+        assault = Assault(prepared, folder, prepared.attacks.attacks, line.say)
+        risk = attack_and_audit(assault, folder.reconstructions)
+        attack_s = time.perf_counter() - started_attacks
     engine = prepared.engine
     expected = len(prepared.plans) * (prepared.hyper.rounds + prepared.probes)
     summary = {
@@ -146,29 +140,41 @@ def _train_and_assess(
             "startup_s": course.startup_s,
             "rounds_s": course.rounds_s,
             "client_compute_s": course.client_compute_s,
-            "attack_s": risk.seconds,
+            "attack_s": attack_s,
+            "attacks_s": risk.seconds,
             "engine_efficiency": course.client_compute_s / (engine.workers * course.rounds_s),
         },
     }
     folder.write_summary(summary)
     plain = read_summary(folder.path)
-    picture = folder.reconstructions / FIGURE
     drawn = summary_figures(plain)
     for name, figure in drawn.items():
         save_figure(figure, folder.figures / f"{name}.png")
     folder.write_report(
         render_report(
             plain,
-            reconstructions=picture.read_bytes() if risk.figure else None,
+            reconstructions={name: path.read_bytes() for name, path in risk.pictures.items()},
             pictures={name: (folder.figures / f"{name}.png").read_bytes() for name in drawn},
         )
     )
     show_result(console, plain)
-    if risk.figure:
+    for picture in risk.pictures.values():
         console.print(f"best reconstructions: {picture}", soft_wrap=True)
     console.print(f"report: {folder.report_file}", soft_wrap=True)
     console.print(f"run folder: {folder.path}", soft_wrap=True)
     return OK
+
+
+def show_left_out(console: Console, prepared: Prepared) -> None:
+    """Attacks that would apply and are not run, with what stands in their way."""
+    lines = [f"attack left out: {line}" for line in prepared.attacks.left_out]
+    if prepared.attacks.games and not prepared.observed:
+        lines.append(
+            f"attack left out: {', '.join(prepared.attacks.games)}: a round of this model's gradients takes more than "
+            "minutes; adversary.observed_rounds=1 runs them on the last round"
+        )
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _plan_title(prepared: Prepared) -> str:

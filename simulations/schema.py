@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -172,9 +173,10 @@ class PartitionConfig:
 
 @dataclass
 class PrivacyConfig:
-    """How epsilon is counted, and where the noise comes from."""
+    """How epsilon is counted, for how many steps, and where the noise comes from."""
 
     accountant: str = "rdp"
+    steps: int | None = None
     secure_noise: bool = False
 
 
@@ -221,11 +223,19 @@ class FederationConfig:
 
 @dataclass
 class AdversaryConfig:
-    """The attack that the run is put to."""
+    """The attacks that the run is put to. ``attack`` is a word or a list of words."""
 
-    attack: str = "auto"
+    attack: Any = "auto"
+    surfaces: list[str] = field(default_factory=lambda: ["gradient"])
+    hospitals: list[str] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
     probes: int = 1
     bins: int = 1024
+    candidates: int = 64
+    targets: int = 100
+    observed_rounds: int | None = None
+    only_last_model: bool = False
+    thresholds: list[float] = field(default_factory=lambda: [0.8])
     prior: float = 0.01
 
 
@@ -261,6 +271,24 @@ class RunConfig:
 
 
 @dataclass
+class AttackConfig:
+    """Everything ``python -m simulations.attack`` takes. What is None is as in the run."""
+
+    run: str = MISSING
+    attack: Any = None
+    surfaces: list[str] | None = None
+    hospitals: list[str] | None = None
+    rounds: list[int] | None = None
+    candidates: int | None = None
+    targets: int | None = None
+    observed_rounds: int | None = None
+    only_last_model: bool | None = None
+    thresholds: list[float] | None = None
+    prior: float | None = None
+    output: str | None = None
+
+
+@dataclass
 class BudgetConfig:
     """Everything ``python -m simulations.budget`` takes."""
 
@@ -285,6 +313,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     store.store(name="budget_schema", node=BudgetConfig)
+    store.store(name="attack_schema", node=AttackConfig)
     store.store(group="data", name="phantom_schema", node=PhantomConfig)
     store.store(group="data", name="medmnist_schema", node=MedMnistConfig)
     store.store(group="data", name="any_medmnist_schema", node=AnyMedMnistConfig)

@@ -15,6 +15,7 @@ from rich.table import Table
 from hbdp_fed.audit import wording
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 from hbdp_fed.types import HospitalPlan
+from simulations.risk_lines import attack_lines, bound_line
 
 _PLAN_ROWS = 20
 _NAMED = 5
@@ -132,12 +133,25 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
     table.add_row("epsilon spent", f"{rdp} by RDP, in truth at most {tight} (delta {privacy['delta']:g})")
     for line in _noise_lines(summary["noise_to_resolution"]):
         table.add_row("noise/resolution", line)
-    for name, entry in risk.items():
-        table.add_row(f"risk, {name.replace('_', ' ')}", _bound_line(entry))
-        for attack in entry["attacks"]:
-            for line in _attack_lines(attack):
-                table.add_row("", line)
+    _add_risk(table, risk)
     console.print(table)
+
+
+def show_risk(console: Console, risk: Mapping[str, Any]) -> None:
+    """The risk under each threat model alone."""
+    table = Table(title="Risk", title_justify="left", title_style="bold", show_header=False)
+    table.add_column("what", style="bold")
+    table.add_column("value")
+    _add_risk(table, risk)
+    console.print(table)
+
+
+def _add_risk(table: Table, risk: Mapping[str, Any]) -> None:
+    for name, entry in risk.items():
+        table.add_row(f"risk, {name.replace('_', ' ')}", bound_line(entry))
+        for attack in entry["attacks"]:
+            for line in attack_lines(attack):
+                table.add_row("", escape(line))
 
 
 def show_partition(console: Console, partition: Mapping[str, Any]) -> None:
@@ -294,30 +308,6 @@ def _noise_lines(hospitals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"WARNING: below {EFFECTIVELY_GAUSSIAN:g} at {names}: the noise is not effectively Gaussian and can be "
             "rounded off; training.precision=float64 restores it"
         )
-
-
-def _bound_line(entry: Mapping[str, Any]) -> str:
-    if entry["bound"] is None:
-        return "theory gives no bound"
-    bound, guess = float(entry["bound"]), f"a guess alone: {entry['prior']:.3g}"
-    # A bound this near to 1 is no news in its digits.
-    return f"no protection: bound above 0.999 ({guess})" if bound > 0.999 else f"at most {bound:.3g} ({guess})"
-
-
-def _attack_lines(attack: Mapping[str, Any]) -> Iterator[str]:
-    if attack["success_rate"] is None:
-        yield f"{attack['name']}: no record was in the attacked batches"
-        return
-    low, high = attack["success_rate_ci95"]
-    best = "nothing to show" if attack["ssim_max"] is None else f"best SSIM {attack['ssim_max']:.2f}"
-    yield (
-        f"{attack['name']}: {attack['success_rate']:.1%} of {attack['records']} records rebuilt "
-        f"(95% interval {low:.1%} to {high:.1%}); {best}"
-    )
-    control = attack["control_success_rate"]
-    chance = "" if control is None else f"; records that were not in the batch score {control:.1%}"
-    share = "" if attack["share"] is None else f"; share of the gradient norm {attack['share']:.3f}"
-    yield f"a guess from public images scores {attack['baseline_success_rate']:.1%}{chance}{share}"
 
 
 def _number(value: float | str | None) -> str:

@@ -7,21 +7,26 @@ from hbdp_fed.adversary.recording import (
     save_observation,
     save_reconstruction,
 )
-from hbdp_fed.adversary.registry import ATTACKS, ProbingAttack, build_attack
+from hbdp_fed.adversary.registry import ATTACKS, SURFACES, AttackEntry, ProbingAttack, build_attack
+from hbdp_fed.adversary.surfaces import record_scales, seen_on
 from hbdp_fed.adversary.threat_models import REALISTIC, RELAXED, THREAT_MODELS, WORST_CASE, threat_model
 
 __all__ = [
     "ATTACKS",
     "REALISTIC",
     "RELAXED",
+    "SURFACES",
     "THREAT_MODELS",
     "WORST_CASE",
+    "AttackEntry",
     "ProbingAttack",
     "build_attack",
     "load_observation",
     "load_reconstruction",
+    "record_scales",
     "recorded_names",
     "save_observation",
     "save_reconstruction",
+    "seen_on",
     "threat_model",
 ]

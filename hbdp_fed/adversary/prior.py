@@ -1,6 +1,6 @@
 """What public images say about an image that was never seen: a Gaussian prior, and the best linear denoiser under it.
 
-Everything is in the cosine basis (:func:`hbdp_fed.models.imprint.dct2`), where an image's coefficients are nearly
+Everything is in the cosine basis (:func:`hbdp_fed.models.planted.dct`), where an image's coefficients are nearly
 uncorrelated (Ahmed et al. 1974): a few principal components catch what is left, and the rest is a variance a
 coefficient. That needs far fewer public images than a full covariance.
 """
@@ -58,18 +58,16 @@ def fit_prior(coefficients: Tensor, *, rank: int) -> ImagePrior:
     k = min(rank, len(coefficients) // 4)
     mean = coefficients.mean(dim=0)
     centred = coefficients - mean
-    missed = torch.cat(
-        [
-            held_out - (held_out @ directions) @ directions.T
-            for fitted, held_out in ((centred[::2], centred[1::2]), (centred[1::2], centred[::2]))
-            for directions in (_components(fitted, k)[0],)
-        ]
-    )
+    # One half at a time: of images with many pixels, each of these is as large as anything that the attack holds.
+    missed = torch.zeros_like(mean)
+    for fitted, held_out in ((centred[::2], centred[1::2]), (centred[1::2], centred[::2])):
+        directions, _ = _components(fitted, k)
+        missed += ((held_out @ directions) @ directions.T).sub_(held_out).square_().sum(dim=0)
     directions, deviations = _components(centred, k)
     return ImagePrior(
         mean=mean,
         factors=directions * deviations,
-        residual=missed.square().mean(dim=0) + _VARIANCE_FLOOR,
+        residual=missed / len(centred) + _VARIANCE_FLOOR,
     )
 
 

@@ -1,23 +1,30 @@
-"""The attacks, by name."""
+"""The attacks, by name. Another one is another file and another line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from hbdp_fed.adversary.imprint import ImprintAttack
+from hbdp_fed.adversary.linear_probe import LinearProbeAttack
+from hbdp_fed.adversary.threat_models import REALISTIC, RELAXED, WORST_CASE
+from hbdp_fed.adversary.trap_weights import TrapWeightsAttack
+from hbdp_fed.adversary.worst_case import CandidateMatching, MembershipInference
 from hbdp_fed.errors import SettingError, unknown_choice
-from hbdp_fed.types import Attack, ModelSpec, PublicSideInformation, Weights
+from hbdp_fed.types import Attack, ModelSpec, PublicSideInformation, Surface, ThreatModel, Weights
+
+Kind = Literal["probe", "identification", "membership"]
 
 
 class ProbingAttack(Attack, Protocol):
     """An attack by a server that hands out a model of its own making first."""
 
     def check_public(self, images: Tensor) -> None:
-        """Raise ``SettingError`` if the attack cannot work with these public images (P, C, H, W)."""
+        """Raise ``SettingError`` if the attack cannot work with these public images (P, C, *spatial)."""
         ...
 
     def craft(
@@ -27,13 +34,36 @@ class ProbingAttack(Attack, Protocol):
         ...
 
 
-ATTACKS: Mapping[str, Callable[..., ProbingAttack]] = {
-    "imprint": ImprintAttack,
+@dataclass(frozen=True)
+class AttackEntry:
+    """One attack of the registry.
+
+    Attributes:
+        threat_model: What its adversary is granted.
+        kind: ``probe``: a :class:`ProbingAttack` that rebuilds images from the answers to its own model.
+            ``identification`` and ``membership``: games about the training rounds themselves.
+        build: Makes it from keywords of its own, all with defaults.
+    """
+
+    threat_model: ThreatModel
+    kind: Kind
+    build: Callable[..., Any]
+
+
+ATTACKS: Mapping[str, AttackEntry] = {
+    "imprint": AttackEntry(REALISTIC, "probe", ImprintAttack),
+    "trap_weights": AttackEntry(REALISTIC, "probe", TrapWeightsAttack),
+    "linear_probe": AttackEntry(RELAXED, "probe", LinearProbeAttack),
+    "candidate_matching": AttackEntry(WORST_CASE, "identification", CandidateMatching),
+    "membership": AttackEntry(WORST_CASE, "membership", MembershipInference),
 }
-"""Builders by name; each takes keywords of its own, all with defaults."""
+"""The attacks by name, in the order in which their probes are sent."""
+
+SURFACES: tuple[Surface, ...] = ("gradient", "update", "aggregate", "global_model")
+"""What an adversary can see, from the most to the least."""
 
 
-def build_attack(name: str, **settings: Any) -> ProbingAttack:
+def build_attack(name: str, **settings: Any) -> Any:
     """The attack called ``name`` with these settings.
 
     Raises:
@@ -42,6 +72,6 @@ def build_attack(name: str, **settings: Any) -> ProbingAttack:
     if name not in ATTACKS:
         raise unknown_choice("adversary.attack", name, ATTACKS)
     try:
-        return ATTACKS[name](**settings)
+        return ATTACKS[name].build(**settings)
     except TypeError as error:
         raise SettingError(f"adversary.{name}", str(error)) from error

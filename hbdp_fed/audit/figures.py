@@ -1,127 +1,110 @@
-"""The picture of a report: the best reconstructions beside the patients' images they were rebuilt from."""
+"""The pictures of the attacks: the best reconstructions beside the patients' images they were rebuilt from."""
 
 from __future__ import annotations
 
-import math
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hbdp_fed.audit.risk import SSIM_THRESHOLD, ProbeOutcome
-from hbdp_fed.types import Reconstruction
+from hbdp_fed.audit.columns import Column, best_first
+from hbdp_fed.audit.criterion import DEFAULT_CRITERION, Criterion
 
 _ROWS = ("original", "reconstruction", "nearest\npublic image")
-_CELL_INCHES = 1.25
-_LEFT_INCHES = 1.1
-_TOP_INCHES = 0.66
-_BOTTOM_INCHES = 0.12
-_HEADER_INCHES = 0.42
-_MIN_WIDTH_INCHES = 5.6
+_MARGIN = 0.16
+_CELL = 1.25
+_LEFT = 1.1
+_TOP = 0.66
+_BOTTOM = 0.12
+_HEADER = 0.42
+_MIN_WIDTH = 5.6
+"""Inches, as all of these."""
+
+_PAIR_CELL = 0.8
+_PAIR_GAP = 0.12
+_LABEL = 1.44
+_PAIR_TOP = 0.98
+_PAIR_HEADER = 0.22
+_LABEL_LETTERS = 21
+"""How many letters of its label fit beside a row of pairs."""
+
+_HOW_TO_READ = "at each budget the best first; framed: counts as rebuilt; empty: no further reconstruction"
+
 _LEAKED = "#b3261e"
 _SAFE = "#44546a"
+_INK = "#222222"
+_SOFT = "#5b6776"
+_LINE = "#cccccc"
+_EMPTY = "#f3f5f7"
 
 
-@dataclass(frozen=True)
-class Column:
-    """One record in the picture.
+def reconstruction_figure(columns: Sequence[Column], *, title: str, criterion: Criterion = DEFAULT_CRITERION) -> Figure:
+    """One attack's picture: rows are original, reconstruction and nearest public image, columns are records.
 
-    Attributes:
-        original: float (C, H, W) in [0, 1], C = 1 or 3.
-        reconstruction: The same shape.
-        nearest: The same shape, the public image that comes closest to the original.
-        ssim: Of the reconstruction with the original.
-        success: Whether that counts as a success.
-        hospital: Whose record.
-    """
-
-    original: Tensor
-    reconstruction: Tensor
-    nearest: Tensor
-    ssim: float
-    success: bool
-    hospital: str
-
-
-def best_columns(
-    probes: Sequence[tuple[ProbeOutcome, Reconstruction, Tensor]], public: Tensor, *, count: int = 8
-) -> list[Column]:
-    """The ``count`` records that were rebuilt best, the best first: successes, then by SSIM.
+    Of a volume the middle slice of the last axis is shown.
 
     Args:
-        probes: Each probe's outcome, with the reconstruction and the originals (N, C, H, W) that it was audited from.
-        public: float (P, C, H, W), the public images of the audit.
-        count: At most this many.
-    """
-    columns = [
-        Column(
-            original=originals[record],
-            reconstruction=reconstruction.images[outcome.reconstruction[record]],
-            nearest=public[outcome.nearest_public[record]],
-            ssim=float(outcome.ssim[record]),
-            success=bool(outcome.success[record]),
-            hospital=outcome.hospital,
-        )
-        for outcome, reconstruction, originals in probes
-        for record in torch.nonzero(outcome.reconstruction >= 0).flatten().tolist()
-    ]
-    return sorted(columns, key=lambda column: (not column.success, -column.ssim))[:count]
-
-
-def reconstruction_figure(columns: Sequence[Column], *, title: str) -> Figure:
-    """The picture: rows are original, reconstruction and nearest public image, columns are records.
-
-    Args:
-        columns: From :func:`best_columns`; may be empty.
-        title: What was attacked, in a few words.
+        columns: From :func:`hbdp_fed.audit.columns.best_columns`; may be empty.
+        title: What was attacked, and by which attack, in a few words.
+        criterion: By which the columns' successes were judged.
     """
     cells = max(len(columns), 1)
-    height = _TOP_INCHES + _HEADER_INCHES + len(_ROWS) * _CELL_INCHES + _BOTTOM_INCHES
-    width = max(_LEFT_INCHES + cells * _CELL_INCHES + 0.15, _MIN_WIDTH_INCHES)
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.text(0.16 / width, 1 - 0.22 / height, title, va="center", ha="left", size=11, weight="bold", color="#222222")
-    verdict, colour = _verdict(columns)
-    figure.text(0.16 / width, 1 - 0.50 / height, verdict, va="center", ha="left", size=9, color=colour)
-    for row, label in enumerate(_ROWS):
-        bottom = _BOTTOM_INCHES + (len(_ROWS) - 1 - row) * _CELL_INCHES
-        if columns:
-            figure.text(
-                (_LEFT_INCHES - 0.1) / width,
-                (bottom + _CELL_INCHES / 2) / height,
-                label,
-                va="center",
-                ha="right",
-                size=9,
-                color="#444444",
-            )
+    height = _TOP + _HEADER + len(_ROWS) * _CELL + _BOTTOM
+    verdict, colour = _verdict(columns, criterion)
+    verdict += _slices(columns)
+    figure = _sheet(max(_LEFT + cells * _CELL + 0.15, _MIN_WIDTH, _long(title, 11), _long(verdict, 9)), height)
+    _write(figure, title, _MARGIN, height - 0.22, size=11, weight="bold")
+    _write(figure, verdict, _MARGIN, height - 0.50, size=9, color=colour)
+    for row, label in enumerate(_ROWS if columns else ()):
+        bottom = _BOTTOM + (len(_ROWS) - 1 - row) * _CELL
+        _write(figure, label, _LEFT - 0.1, bottom + _CELL / 2, ha="right", size=9, color=_SOFT)
         for index, column in enumerate(columns):
             image = (column.original, column.reconstruction, column.nearest)[row]
-            left = _LEFT_INCHES + index * _CELL_INCHES
-            gap = 0.04
-            axes = figure.add_axes(
-                (
-                    (left + gap) / width,
-                    (bottom + gap) / height,
-                    (_CELL_INCHES - 2 * gap) / width,
-                    (_CELL_INCHES - 2 * gap) / height,
-                )
-            )
-            _show(axes, image)
+            axes = _image(figure, image, _LEFT + index * _CELL + 0.04, bottom + 0.04, _CELL - 0.08)
+            ink = _LEAKED if column.success else _SAFE
             if row == 0:
-                axes.set_title(
-                    f"{column.hospital}\nSSIM {column.ssim:.2f}",
-                    size=8,
-                    pad=3,
-                    color=_LEAKED if column.success else _SAFE,
-                )
+                axes.set_title(f"{column.hospital}\nSSIM {column.ssim:.2f}", size=8, pad=3, color=ink)
             if row == 1 and column.success:
-                _frame(axes, _LEAKED)
+                _frame(axes, _LEAKED, width=2.0)
+    return figure
+
+
+def budget_figure(rows: Sequence[tuple[str, Sequence[Column]]], *, title: str, count: int = 5) -> Figure:
+    """What a privacy budget does to the best reconstructions: a row a budget, a pair of pictures a record.
+
+    Each pair has its SSIM above it, and a success is framed. A row with fewer than ``count`` ends in empty cells.
+    With five pairs, at the usual 150 dots per inch, it is 1500 pixels wide. Of a volume the middle slice of the last
+    axis is shown.
+
+    Args:
+        rows: For each budget, from the smallest to infinity, what stands at its left and its columns, of which the
+            ``count`` best are shown. The label's first line is the budget; more lines may say what became of it.
+        title: What was attacked, and by which attack, in a few words.
+        count: Pairs in a row.
+    """
+    pair, step = 2 * _PAIR_CELL + _PAIR_GAP, _PAIR_HEADER + _PAIR_CELL + _PAIR_GAP
+    height = _PAIR_TOP + len(rows) * step + _BOTTOM
+    reading = _HOW_TO_READ + _slices([column for _, columns in rows for column in columns])
+    figure = _sheet(max(_LABEL + count * pair - _PAIR_GAP + 0.08, _long(title, 12), _long(reading, 9)), height)
+    _write(figure, title, _MARGIN, height - 0.24, size=12, weight="bold")
+    _write(figure, reading, _MARGIN, height - 0.52, size=9, color=_SOFT)
+    for place in range(count if rows else 0):
+        for side, word in enumerate(("original", "rebuilt")):
+            middle = _LABEL + place * pair + (side + 0.5) * _PAIR_CELL
+            _write(figure, word, middle, height - _PAIR_TOP + 0.1, ha="center", size=8, color=_SOFT)
+    for row, (label, columns) in enumerate(rows):
+        bottom = height - _PAIR_TOP - row * step - _PAIR_HEADER - _PAIR_CELL
+        _label(figure, label, bottom + _PAIR_CELL)
+        shown = best_first(columns)[:count]
+        for place in range(count):
+            _pair(figure, shown[place] if place < len(shown) else None, _LABEL + place * pair, bottom)
     return figure
 
 
@@ -131,29 +114,91 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
     figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None})
 
 
-def _verdict(columns: Sequence[Column]) -> tuple[str, str]:
+def _verdict(columns: Sequence[Column], criterion: Criterion) -> tuple[str, str]:
     if not columns:
         return "no reconstruction", _SAFE
     successes = sum(column.success for column in columns)
     if successes == 0:
-        best = max((column.ssim for column in columns), default=math.nan)
+        best = max(column.ssim for column in columns)
         return f"no success; the best reconstruction reaches SSIM {best:.2f}", _SAFE
-    rule = f"SSIM > {SSIM_THRESHOLD:g} and closer than any public image"
+    rule = f"SSIM > {criterion.ssim:g} and closer than public and other patients' images"
     shown = "the best one shown" if len(columns) == 1 else f"the {len(columns)} best shown"
     return f"{shown}; framed: {successes} rebuilt ({rule})", _LEAKED
 
 
-def _show(axes: Axes, image: Tensor) -> None:
-    pixels = image.detach().float().clamp(0, 1).permute(1, 2, 0).numpy()
-    axes.imshow(
-        pixels if pixels.shape[2] == 3 else pixels[:, :, 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+def _slices(columns: Sequence[Column]) -> str:
+    return "; volumes: middle slice" if any(column.original.dim() == 4 for column in columns) else ""
+
+
+def _label(figure: Figure, label: str, top: float) -> None:
+    """A row's label beside its pictures, the budget in bold."""
+    budget, *more = label.split("\n")
+    lines = [part for line in more for part in textwrap.wrap(line, _LABEL_LETTERS)]
+    _write(figure, budget, _MARGIN, top - 0.02, va="top", size=10.5, weight="bold")
+    _write(figure, "\n".join(lines), _MARGIN, top - 0.24, va="top", size=8.5, color=_SOFT)
+
+
+def _pair(figure: Figure, column: Column | None, left: float, bottom: float) -> None:
+    """An original and its reconstruction side by side, under their SSIM; two empty cells where there is none."""
+    if column is None:
+        for cell in (left, left + _PAIR_CELL):
+            _image(figure, None, cell, bottom, _PAIR_CELL - 0.03)
+        return
+    _image(figure, column.original, left, bottom, _PAIR_CELL - 0.03)
+    rebuilt = _image(figure, column.reconstruction, left + _PAIR_CELL, bottom, _PAIR_CELL - 0.03)
+    if column.success:
+        _frame(rebuilt, _LEAKED, width=2.4)
+    _write(
+        figure,
+        f"SSIM {column.ssim:.2f}",
+        left + _PAIR_CELL - 0.015,
+        bottom + _PAIR_CELL + 0.06,
+        ha="center",
+        size=8.5,
+        weight="bold" if column.success else "normal",
+        color=_LEAKED if column.success else _SAFE,
     )
+
+
+def _sheet(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _long(text: str, size: float) -> float:
+    """How wide a sheet must be for a line of text, in inches: a letter takes two thirds of its size in points."""
+    return 2 * _MARGIN + len(text) * size / 72 * 2 / 3
+
+
+def _write(figure: Figure, text: str, left: float, bottom: float, **style: Any) -> None:
+    """Text at a place in inches."""
+    width, height = figure.get_size_inches()
+    figure.text(left / width, bottom / height, text, **{"va": "center", "color": _INK, **style})
+
+
+def _image(figure: Figure, image: Tensor | None, left: float, bottom: float, size: float) -> Axes:
+    """A picture, or an empty cell, in a square whose lower left corner is given, in inches."""
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((left / width, bottom / height, size / width, size / height), facecolor=_EMPTY)
+    if image is not None:
+        axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-    _frame(axes, "#cccccc", width=0.6)
+    _frame(axes, _LINE, width=0.6)
+    return axes
 
 
-def _frame(axes: Axes, colour: str, *, width: float = 2.0) -> None:
+def _pixels(image: Tensor) -> NDArray[np.float32]:
+    """(H, W) or (H, W, 3): the colours, or else the first channel; of a volume its middle slice."""
+    if image.dim() == 4:
+        image = image[..., image.shape[-1] // 2]
+    image = image.detach().float().clamp(0, 1)
+    pixels: NDArray[np.float32] = (image.permute(1, 2, 0) if len(image) == 3 else image[0]).numpy()
+    return pixels
+
+
+def _frame(axes: Axes, colour: str, *, width: float) -> None:
     for spine in axes.spines.values():
         spine.set_edgecolor(colour)
         spine.set_linewidth(width)

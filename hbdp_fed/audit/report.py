@@ -37,13 +37,15 @@ _CARDS = 2
 # A table of more classes is no help: the picture has the largest.
 _CLASS_COLUMNS = 12
 _SKIPPED = 50
+# Percentages have one decimal.
+_SHOWN = 0.001
 
 
 def render_report(
     summary: Mapping[str, Any],
     *,
     history: Sequence[Mapping[str, Any]] | None = None,
-    reconstructions: bytes | None = None,
+    reconstructions: Mapping[str, bytes] = _NO_PICTURES,
     pictures: Mapping[str, bytes] = _NO_PICTURES,
 ) -> str:
     """The page as HTML, with its pictures inside.
@@ -53,14 +55,12 @@ def render_report(
             left out of the page.
         history: A mapping a round with ``round`` and the metrics on validation; left out, the summary's
             ``validation_history``.
-        reconstructions: The picture of the best reconstructions, a PNG.
+        reconstructions: By attack and surface, the picture of its best reconstructions, a PNG.
         pictures: PNGs by name, as in :func:`hbdp_fed.audit.summary_figures`: ``partition``, ``matrix`` and
             ``subgroups`` appear where they belong, any other one at the end under its name.
     """
     rounds = list((summary.get("validation_history") or []) if history is None else history)
     shown = {name: _inline(png) for name, png in pictures.items()}
-    if reconstructions is not None:
-        shown["reconstructions"] = _inline(reconstructions)
     if rounds:
         chosen = summary["utility"].get("round")
         shown["training"] = _inline(as_png(training_figure(rounds, _course(summary, rounds), chosen=chosen)))
@@ -71,9 +71,8 @@ def render_report(
             title=f"{summary['dataset']} under epsilon {show_number(summary['privacy']['eps'])}",
             summary=summary,
             pictures=shown,
-            more_pictures=[
-                name for name in pictures if name not in {"partition", "matrix", "subgroups", "reconstructions"}
-            ],
+            more_pictures=[name for name in pictures if name not in {"partition", "matrix", "subgroups"}],
+            reconstructions=_rebuilt(summary, reconstructions),
             rounds=rounds,
             course=_course(summary, rounds),
             **_risk(summary),
@@ -91,8 +90,21 @@ def show_number(value: float | str | None) -> str:
 
 
 def show_percent(value: float | None) -> str:
-    """One decimal; an en dash for what does not exist."""
-    return _DASH if value is None else f"{value:.1%}"
+    """One decimal; an en dash for what does not exist. Only certainty is written as 100.0%, only never as 0.0%."""
+    if value is None:
+        return _DASH
+    text = f"{value:.1%}"
+    if text == "100.0%" and value < 1:
+        return ">99.9%"
+    return "<0.1%" if text == "0.0%" and value > 0 else text
+
+
+def show_similarity(value: float | str | None) -> str:
+    """Three decimals of what is 1 at best; an en dash for what does not exist. Only 1 itself is written as 1.000."""
+    if value is None or isinstance(value, str):
+        return show_number(value)
+    text = f"{value:.3f}"
+    return ">0.999" if text == "1.000" and value < 1 else text
 
 
 def show_count(value: int | None) -> str:
@@ -107,6 +119,10 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": show_number,
         "percent": show_percent,
+        "similarity": show_similarity,
+        "points": lambda share: f"{100 * share:.1f} percentage points",
+        # Along a line of 100%.
+        "place": lambda share: f"{100 * min(max(share, 0.0), 1.0):.2f}%",
         "count": show_count,
         "plural": plural,
         "meaning": lambda name: metric(name).meaning,
@@ -132,13 +148,22 @@ def _course(summary: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> 
 def _risk(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the page says of attacks, bounds and noise."""
     noise = summary["noise_to_resolution"]
+    models = {
+        name: {**entry, "name": name, "attacks": [_attack(attack) for attack in entry["attacks"]]}
+        for name, entry in summary["risk"].items()
+    }
+    attacks = [attack for model in models.values() for attack in model["attacks"]]
     return {
-        "attacks": [
-            # More than chance: the lower end of the interval lies above what records outside the batch score.
-            {**attack, "leaks": _lower(attack) > (attack["control_success_rate"] or 0.0)}
-            for entry in summary["risk"].values()
-            for attack in entry["attacks"]
+        "models": list(models.values()),
+        "attacks": attacks,
+        "strongest": [
+            {**found, "model": name} for name, model in models.items() for found in _strongest(model["attacks"])
         ],
+        "criteria": _criteria(attacks),
+        "surfaces": {attack["surface"] for attack in attacks},
+        "membership": [attack for attack in attacks if attack["kind"] == "membership"],
+        "laws": [attack for attack in attacks if attack.get("law")],
+        "achieved": {"reconstruction": "rebuilt", "identification": "named", "membership": "recognised"},
         "hospitals": list(zip(summary["privacy"]["hospitals"], noise, strict=True)),
         # Unknown, where there is no noise, is no reason for a warning.
         "coarse": [entry["name"] for entry in noise if entry["effectively_gaussian"] is False],
@@ -146,9 +171,61 @@ def _risk(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lower(attack: Mapping[str, Any]) -> float:
-    interval = attack["success_rate_ci95"]
-    return float(interval[0]) if interval else 0.0
+def _attack(attack: Mapping[str, Any]) -> dict[str, Any]:
+    """An attack's entry with what the page says besides."""
+    kind, interval = attack.get("kind", "reconstruction"), attack["success_rate_ci95"]
+    chance = attack["control_success_rate" if kind == "reconstruction" else "baseline_success_rate"]
+    bound, optimal = attack.get("bound"), attack.get("optimal")
+    # A gap that no decimal shows is none.
+    gap = None if bound is None or optimal is None or bound - optimal < _SHOWN / 2 else bound - optimal
+    return {
+        **attack,
+        "kind": kind,
+        "words": _words(attack),
+        "bound": bound,
+        "optimal": optimal,
+        "chance": chance,
+        "leaks": interval is not None and interval[0] > (chance or 0.0),
+        "gap": gap,
+    }
+
+
+def _words(attack: Mapping[str, Any]) -> str:
+    """The attack by name and surface, the usual surface left out."""
+    name, surface = (str(attack[key]).replace("_", " ") for key in ("name", "surface"))
+    return name if surface == "gradient" else f"{name} on the {surface}"
+
+
+def _strongest(attacks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each kind the attack that had the most success, with how many there were."""
+    kinds = dict.fromkeys(attack["kind"] for attack in attacks)
+    alike = [[attack for attack in attacks if attack["kind"] == kind] for kind in kinds]
+    return [
+        {**max(some, key=lambda attack: -1.0 if attack["success_rate"] is None else attack["success_rate"]),
+         "of": len(some)}
+        for some in alike
+    ]  # fmt: skip
+
+
+def _criteria(attacks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Each criterion of success once, after the attacks that it is of."""
+    names: dict[str, list[str]] = {}
+    for attack in attacks:
+        names.setdefault(attack["criterion"], []).append(attack["words"])
+    return [(", ".join(words), criterion) for criterion, words in names.items()]
+
+
+def _rebuilt(summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[tuple[Mapping[str, Any], str]]:
+    """Each picture of reconstructions with its attack's entry; without one, with its name alone."""
+    entries = {
+        f"{attack['name']}_{attack['surface']}": _attack(attack)
+        for entry in summary["risk"].values()
+        for attack in entry["attacks"]
+    }
+    return [
+        (entries.get(name, {"words": name.replace("_", " "), "success_rate": None}), _inline(png))
+        for name, png in pictures.items()
+    ]
 
 
 def _utility(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hbdp_fed.dpsgd.noise import (
     secure_noise,
     seeded_noise,
 )
+from hbdp_fed.dpsgd.record_gradients import clipped_record_gradients, flattened
 from hbdp_fed.dpsgd.sampling import poisson_batches
 from hbdp_fed.dpsgd.step import StepGradient, dp_sgd_gradient, make_summer
 
@@ -24,8 +25,10 @@ __all__ = [
     "StepGradient",
     "Summer",
     "clip_factors",
+    "clipped_record_gradients",
     "clipped_summer",
     "dp_sgd_gradient",
+    "flattened",
     "gaussian_noise",
     "make_summer",
     "noise_to_resolution",

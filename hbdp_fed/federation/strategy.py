@@ -16,29 +16,36 @@ from hbdp_fed.types import ModelSpec, ModelUpdate, UpdateTap, Weights
 
 logger = logging.getLogger(__name__)
 
-Weighting = Callable[[ModelUpdate], float]
+Weighting = Callable[[int], float]
 
 WEIGHTINGS: Mapping[str, Weighting] = {
-    "records": lambda update: float(update.num_records),
+    "records": float,
     "equal": lambda _: 1.0,
 }
-"""A hospital's weight in the average, before normalisation."""
+"""From a hospital's number of records to its weight in the average, before normalisation."""
 
 
-def average(updates: Sequence[ModelUpdate], weighting: Weighting) -> Weights:
+def mean_shares(records: Sequence[int], weighting: str) -> tuple[float, ...]:
+    """Each hospital's weight in the average, adding up to 1.
+
+    Args:
+        records: How many each of them holds.
+        weighting: A key of :data:`WEIGHTINGS`.
+    """
+    weights = [WEIGHTINGS[weighting](count) for count in records]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def average(updates: Sequence[ModelUpdate], weighting: str) -> Weights:
     """The weighted mean of the deltas, float64, summed in the order given.
 
     Floating-point addition is not associative: the caller fixes the order, or reruns differ.
     """
-    shares = [weighting(update) for update in updates]
-    total = sum(shares)
+    shares = mean_shares([update.num_records for update in updates], weighting)
     return {
         name: sum(
-            (
-                update.delta[name].double() * (share / total)
-                for update, share in zip(updates[1:], shares[1:], strict=True)
-            ),
-            start=updates[0].delta[name].double() * (shares[0] / total),
+            (update.delta[name].double() * share for update, share in zip(updates[1:], shares[1:], strict=True)),
+            start=updates[0].delta[name].double() * shares[0],
         )
         for name in updates[0].delta
     }
@@ -73,7 +80,7 @@ class PrivateFedAvg(Strategy):
         self._roster = roster
         self._architecture = architecture
         self._local_steps = local_steps
-        self._weighting = WEIGHTINGS[weighting]
+        self._weighting = weighting
         self._server_step = server_step
         self._on_updates = on_updates
         self._on_reports = on_reports

@@ -11,22 +11,24 @@ from torch import Tensor, nn
 
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.models.cnn import SmallCnn
-from hbdp_fed.models.imprint import ImprintModel
+from hbdp_fed.models.linear_probe import LinearProbeModel
 from hbdp_fed.models.monai_unet import build_monai_unet
+from hbdp_fed.models.planted import PlantedModel
 from hbdp_fed.models.resnet9 import ResNet9
 from hbdp_fed.models.unet import build_unet
 from hbdp_fed.types import ModelSpec, Weights
 
 
-def _build_imprint(*, base: Mapping[str, Any], **settings: Any) -> ImprintModel:
-    """An imprint model around ``base``, which is another model's specification as a mapping (``name``, ``args``)."""
-    return ImprintModel(build_model(ModelSpec(base["name"], base["args"])), **settings)
+def _build_planted(*, base: Mapping[str, Any], **settings: Any) -> PlantedModel:
+    """A planted model around ``base``, which is another model's specification as a mapping (``name``, ``args``)."""
+    return PlantedModel(build_model(ModelSpec(base["name"], base["args"])), **settings)
 
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "cnn": SmallCnn,
-    "imprint": _build_imprint,
+    "linear_probe": LinearProbeModel,
     "monai_unet": build_monai_unet,
+    "planted": _build_planted,
     "resnet9": ResNet9,
     "unet": build_unet,
 }

@@ -3,7 +3,7 @@
 from hbdp_fed.training.augmentation import AUGMENTATIONS, views
 from hbdp_fed.training.averaging import averaged
 from hbdp_fed.training.device import DEVICES, resolve_device
-from hbdp_fed.training.local import LocalResult, LocalSettings, optimizer_at, train_locally
+from hbdp_fed.training.local import LocalResult, LocalSettings, LocalStep, optimizer_at, train_locally
 from hbdp_fed.training.precision import PRECISIONS
 from hbdp_fed.training.schedules import SCHEDULES, Progress, ScheduleSettings, learning_rate_factor, round_progress
 
@@ -14,6 +14,7 @@ __all__ = [
     "SCHEDULES",
     "LocalResult",
     "LocalSettings",
+    "LocalStep",
     "Progress",
     "ScheduleSettings",
     "averaged",

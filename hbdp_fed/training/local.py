@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -47,6 +47,25 @@ class LocalSettings:
 
 
 @dataclass(frozen=True)
+class LocalStep:
+    """One step as it is taken, for an audit that replays a hospital. Nothing of it leaves the hospital otherwise.
+
+    Attributes:
+        members: int64 (b,), which records the Poisson batch holds.
+        images: (b * K, C, *spatial), their views.
+        labels: Of the views.
+        weights: What the gradient was computed at, by parameter name; they move on in place when the watcher returns.
+        gradient: The noisy mean gradient, float64 by parameter name.
+    """
+
+    members: Tensor
+    images: Tensor
+    labels: Tensor
+    weights: Weights
+    gradient: Weights
+
+
+@dataclass(frozen=True)
 class LocalResult:
     """What local training leaves.
 
@@ -81,6 +100,7 @@ def train_locally(
     batch_generator: torch.Generator,
     augmentation_generator: torch.Generator,
     device: torch.device,
+    watch: Callable[[LocalStep], None] | None = None,
 ) -> LocalResult:
     """Take ``steps`` DP-SGD steps from ``weights`` on a hospital's records.
 
@@ -101,6 +121,7 @@ def train_locally(
         batch_generator: A CPU generator for the Poisson batches.
         augmentation_generator: A CPU generator for the views of records.
         device: Where to compute.
+        watch: Called at every step, before the weights move.
 
     Raises:
         SettingError: if a name in ``settings`` is unknown.
@@ -123,7 +144,7 @@ def train_locally(
     for indices in poisson_batches(
         num_records=len(labels), sample_rate=mechanism.sample_rate, steps=steps, generator=batch_generator
     ):
-        batch = views(
+        seen, targets = views(
             as_floats(images[indices]).to(device=device, dtype=precision.parameters),
             labels[indices].to(device),
             multiplicity=settings.multiplicity,
@@ -132,12 +153,15 @@ def train_locally(
         )
         step = dp_sgd_gradient(
             summer,
-            *batch,
+            seen,
+            targets,
             mechanism=mechanism,
             expected_batch=mechanism.sample_rate * len(labels),
             noise=noise,
             sum_dtype=precision.parameters,
         )
+        if watch is not None:
+            watch(LocalStep(indices, seen, targets, moving.followers, step.gradient))
         rate = optimizer_at(settings, progress.after(len(taken))).learning_rate
         moving.take(step.gradient, optimizer, learning_rate=rate)
         taken.append(replace(step, gradient={}))

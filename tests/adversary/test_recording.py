@@ -15,13 +15,16 @@ from hbdp_fed.adversary import (
     save_reconstruction,
 )
 from hbdp_fed.adversary.imprint import ImprintAttack, ImprintDesign, craft_model
+from hbdp_fed.adversary.planted.crafting import Loudness
 from hbdp_fed.errors import DataFileError
 from hbdp_fed.types import Reconstruction
 
 
 @pytest.fixture
 def observation(world, clip):
-    crafted = craft_model(world.base, world.weights, world.public_images, ImprintDesign(bins=32, gain=100.0))
+    crafted = craft_model(
+        world.base, world.weights, world.public_images, ImprintDesign(bins=32, loudness=Loudness(100.0))
+    )
     return world.answer(crafted, world.public(clip=clip), world.private_images[:3])
 
 

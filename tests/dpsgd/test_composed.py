@@ -123,12 +123,12 @@ MODELS = {
         (1, 16, 16, 16),
         True,
     ),
-    "imprint": (
+    "planted": (
         ModelSpec(
-            "imprint",
+            "planted",
             {
                 "base": {"name": "cnn", "args": {"in_channels": 1, "num_classes": 3, "width": 4}},
-                "in_channels": 1, "num_classes": 3, "image_size": [16, 16], "bins": 8, "ceiling": 0.5,
+                "in_channels": 1, "num_classes": 3, "image_size": [16, 16], "rows": 8, "ceiling": 0.5,
             },
         ),
         (1, 16, 16),

@@ -15,7 +15,7 @@ from hbdp_fed.dpsgd.layers.contribution import Ghost, PerRecord
 from hbdp_fed.dpsgd.layers.conv import gradients_by_groups, gradients_by_offsets, weight_gradient
 from hbdp_fed.dpsgd.layers.gram import Geometry, convolution_norms
 from hbdp_fed.dpsgd.layers.rule import Call
-from hbdp_fed.models.imprint import Spectrum
+from hbdp_fed.models.planted import Spectrum
 from hbdp_fed.models.standardized import WeightStandardizedConv1d, WeightStandardizedConv2d, WeightStandardizedConv3d
 from tests.dpsgd.references import REFERENCES, assert_exact, assert_same, clipped, randomised, rows
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hbdp_fed.dpsgd.layers.contribution import Contribution, PerRecord
 from hbdp_fed.dpsgd.layers.rule import Call, LayerRule, Saved, as_computed, parameter
-from hbdp_fed.models.imprint import Spectrum, dct2, inverse_dct2
+from hbdp_fed.models.planted import Spectrum, dct, inverse_dct
 
 AnyInstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
@@ -132,7 +132,7 @@ def _prelu_backward(
 
 def _spectrum_forward(layer: Spectrum, images: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Saved]:
     images = as_computed(images, dtype)
-    coefficients = dct2(images).flatten(start_dim=1)
+    coefficients = dct(images).flatten(start_dim=1)
     weight, bias = layer.weight.detach().to(images.dtype), layer.bias.detach().to(images.dtype)
     return coefficients * weight + bias, (coefficients, images)
 
@@ -144,7 +144,7 @@ def _spectrum_backward(
     grad_images = None
     if call.need_input:
         # The transform is orthonormal: its transpose is its inverse.
-        grad_images = inverse_dct2((grad * layer.weight.detach().to(grad.dtype)).view(images.shape))
+        grad_images = inverse_dct((grad * layer.weight.detach().to(grad.dtype)).view(images.shape))
     return grad_images, _kept(call, weight=grad * coefficients, bias=grad)
 
 

@@ -11,7 +11,7 @@ from hbdp_fed.dpsgd.layers.conv import CONVOLUTION, TRANSPOSED
 from hbdp_fed.dpsgd.layers.linear import EMBEDDING, LINEAR
 from hbdp_fed.dpsgd.layers.rule import LayerRule
 from hbdp_fed.dpsgd.layers.standardized import STANDARDIZED
-from hbdp_fed.models.imprint import Spectrum
+from hbdp_fed.models.planted import Spectrum
 from hbdp_fed.models.standardized import WeightStandardizedConv1d, WeightStandardizedConv2d, WeightStandardizedConv3d
 
 RULES: Mapping[type[nn.Module], LayerRule] = {

@@ -10,14 +10,14 @@ from scipy.fft import dctn
 from hbdp_fed.dpsgd import clipped_summer, plain_summer
 from hbdp_fed.errors import SettingError
 from hbdp_fed.models import build_model, initial_weights, load_weights
-from hbdp_fed.models.imprint import ImprintModel, dct2, dct_matrix, inverse_dct2
+from hbdp_fed.models.planted import PlantedModel, dct, dct_matrix, inverse_dct
 from hbdp_fed.types import ModelSpec
 
 
 def spec(**changes: object) -> ModelSpec:
     base = {"name": "cnn", "args": {"in_channels": 1, "num_classes": 2, "width": 4}}
-    args = {"in_channels": 1, "num_classes": 2, "base": base, "image_size": [12, 16], "bins": 5, "ceiling": 1e-3}
-    return ModelSpec("imprint", args | changes)
+    args = {"in_channels": 1, "num_classes": 2, "base": base, "image_size": [12, 16], "rows": 5, "ceiling": 1e-3}
+    return ModelSpec("planted", args | changes)
 
 
 @given(size=st.integers(1, 40))
@@ -27,10 +27,11 @@ def test_the_cosine_transform_is_orthonormal(size: int) -> None:
 
 
 def test_the_cosine_transform_is_scipys_and_inverts() -> None:
-    images = torch.rand(3, 2, 11, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = torch.from_numpy(dctn(images.numpy(), axes=(2, 3), norm="ortho"))
-    torch.testing.assert_close(dct2(images), expected)
-    torch.testing.assert_close(inverse_dct2(dct2(images)), images)
+    for sides in ((11, 14), (5, 6, 7)):
+        images = torch.rand(3, 2, *sides, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        expected = torch.from_numpy(dctn(images.numpy(), axes=tuple(range(2, images.dim())), norm="ortho"))
+        torch.testing.assert_close(dct(images), expected)
+        torch.testing.assert_close(inverse_dct(dct(images)), images)
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
@@ -65,10 +66,10 @@ def test_a_silenced_base_has_no_gradient() -> None:
 
 
 def test_the_specification_is_plain_json() -> None:
-    assert isinstance(build_model(ModelSpec.from_json(spec().to_json())), ImprintModel)
+    assert isinstance(build_model(ModelSpec.from_json(spec().to_json())), PlantedModel)
 
 
-@pytest.mark.parametrize("wrong", [{"bins": 1}, {"ceiling": 0.0}, {"base_scale": -1.0}, {"nonsense": 1}])
+@pytest.mark.parametrize("wrong", [{"rows": 1}, {"ceiling": 0.0}, {"base_scale": -1.0}, {"nonsense": 1}])
 def test_a_bad_argument_is_refused_by_name(wrong: dict[str, float]) -> None:
-    with pytest.raises(SettingError, match=f"model.imprint.*{next(iter(wrong))}"):
+    with pytest.raises(SettingError, match=f"model.planted.*{next(iter(wrong))}"):
         build_model(spec(**wrong))

@@ -1,0 +1,69 @@
+"""How often a record counts in what is released: one step shows it or not, several steps of momentum add up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_MOST_VALUES = 512
+_EQUAL = 1e-6
+"""Values that differ by less than this share of the largest one are merged."""
+
+
+def step_weights(rates: Sequence[float], *, momentum: float) -> list[float]:
+    """By how much each step's gradient moves the weights in all, for SGD with momentum started anew.
+
+    The velocity is v_s = sum over t <= s of momentum^(s-t) g_t and step s moves the weights by -rate_s v_s, so that
+    gradient t has moved them by -c_t g_t in the end, with c_t = sum over s >= t of rate_s momentum^(s-t).
+
+    Args:
+        rates: The learning rate of each step, positive.
+        momentum: In [0, 1).
+    """
+    weights: list[float] = []
+    tail = 0.0
+    for rate in reversed(rates):
+        tail = rate + momentum * tail
+        weights.append(tail)
+    return weights[::-1]
+
+
+def participation_law(weights: Sequence[float], sample_rate: float) -> tuple[Tensor, Tensor]:
+    """The law of sum over steps of c_t b_t with independent b_t ~ Bernoulli(q): how strongly a record counts.
+
+    Exact while there are few different values; beyond some hundreds, neighbours are merged into their mean.
+
+    Args:
+        weights: c_t, positive.
+        sample_rate: q in (0, 1].
+
+    Returns:
+        Values and probabilities, float64 of equal length, ascending.
+    """
+    values, probabilities = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    for weight in weights:
+        values = torch.cat([values, values + weight])
+        probabilities = torch.cat([(1 - sample_rate) * probabilities, sample_rate * probabilities])
+        values, probabilities = _merged(values, probabilities, scale=sum(weights))
+    kept = probabilities > 0
+    return values[kept], probabilities[kept]
+
+
+def _merged(values: Tensor, probabilities: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+    width = _EQUAL * scale
+    cells = torch.round(values / width).long()
+    if len(torch.unique(cells)) > _MOST_VALUES:
+        width = scale / _MOST_VALUES
+        # Nothing at all is a value of its own: no record is not a little of a record.
+        cells = torch.where(values == 0, 0, 1 + (values / width).long())
+    unique, place = torch.unique(cells, return_inverse=True)
+
+    def added_up(terms: Tensor) -> Tensor:
+        return torch.zeros(len(unique), dtype=torch.float64).index_add_(0, place, terms)
+
+    total = added_up(probabilities)
+    # At q = 1 some values have no probability; they keep a place until the end.
+    mean = torch.where(total > 0, added_up(probabilities * values) / total, added_up(values) / added_up(values * 0 + 1))
+    return mean, total

@@ -1,0 +1,77 @@
+"""How sure a success rate is, where records were attacked together and where each was attacked by itself."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+_UPPER = 0.975
+"""Where a 95% interval ends, of both tails' 5%."""
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float] | None:
+    """Wilson's 95% interval for the proportion of independent trials (Wilson 1927); None without trials."""
+    return _wilson(successes / trials, trials) if trials else None
+
+
+def clustered_wilson(successes: Tensor, clusters: Tensor) -> tuple[float, float] | None:
+    """A 95% interval for a proportion of records that come in clusters, such as the batches of several probes.
+
+    The records of a probe share the model and the noise that met them: forty of them say less than forty probes of one.
+    How much less is estimated from how the clusters differ. The variance of the proportion p over n_c clusters, a ratio
+    of two sums (Cochran 1977, Sampling Techniques, chapter 3, on cluster sampling), is
+
+        v = n_c / (n_c - 1) * sum over clusters of (successes - p * records)^2 / n^2,
+
+    and the design effect v / (p (1 - p) / (n - 1)), what it is over its estimate for n independent records (Kish 1965,
+    Survey Sampling, chapter 8). An effect below 1 is taken for chance, and for 1. In Wilson's interval n gives way to
+    n / effect, times (t(n - 1) / t(n_c - 1))^2 of the quantiles of Student's law, because an effect estimated from few
+    clusters is itself unsure: Korn and Graubard 1998, Survey Methodology 24, 193-201, who put it into Clopper's and
+    Pearson's interval.
+
+    Two cases leave nothing to estimate an effect from, and get Wilson's interval as if records were independent, too
+    narrow if they are not: a proportion of 0 or 1, and a single cluster. The latter's interval says nothing about other
+    clusters. Clusters of one record each are independent records, and get exactly Wilson's interval.
+
+    Args:
+        successes: bool (N,), a value a record.
+        clusters: int64 (N,), the record's cluster, by any number.
+
+    Returns:
+        The ends; None without records.
+
+    Raises:
+        ValueError: if the lengths differ.
+    """
+    if successes.shape != clusters.shape or successes.dim() != 1:
+        raise ValueError(f"every record needs a cluster, got {tuple(successes.shape)} and {tuple(clusters.shape)}")
+    if len(successes) == 0:
+        return None
+    return _wilson(float(successes.double().mean()), _effective_records(successes, clusters))
+
+
+def _effective_records(successes: Tensor, clusters: Tensor) -> float:
+    """How many independent records would say as much."""
+    records, rate = len(successes), float(successes.double().mean())
+    _, cluster, sizes = clusters.unique(return_inverse=True, return_counts=True)
+    count = len(sizes)
+    if count in (1, records) or rate in (0.0, 1.0):
+        return records
+    hits = torch.zeros(count, dtype=torch.float64).index_add_(0, cluster, successes.double())
+    variance = count / (count - 1) * float((hits - rate * sizes).square().sum()) / records**2
+    effect = max(1.0, variance * (records - 1) / (rate * (1 - rate)))
+    return records / effect * float(student.ppf(_UPPER, records - 1) / student.ppf(_UPPER, count - 1)) ** 2
+
+
+def _wilson(rate: float, records: float) -> tuple[float, float]:
+    """Wilson's interval; ``records`` need not be a whole number."""
+    z = NormalDist().inv_cdf(_UPPER)
+    shrink = 1 + z**2 / records
+    centre = (rate + z**2 / (2 * records)) / shrink
+    half = z / shrink * math.sqrt(rate * (1 - rate) / records + (z / (2 * records)) ** 2)
+    # At these two the ends are exact, and only rounding says otherwise.
+    return 0.0 if rate == 0 else max(centre - half, 0.0), 1.0 if rate == 1 else min(centre + half, 1.0)

@@ -1,0 +1,147 @@
+"""A simulated hospital's steps, taken again from its random streams: the truth that an audit holds attacks against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hbdp_fed.data.contract import Records, as_floats
+from hbdp_fed.dpsgd import poisson_batches, seeded_noise
+from hbdp_fed.seeding import augmentation_stream, batch_stream, generator, noise_stream
+from hbdp_fed.training import LocalResult, LocalSettings, LocalStep, round_progress, train_locally, views
+from hbdp_fed.types import HospitalPlan, ModelSpec, Weights
+
+
+@dataclass(frozen=True)
+class SimulatedTraining:
+    """A federation whose every draw is known: who holds what, who planned what, and the seed.
+
+    Attributes:
+        seed: The run's.
+        architecture: The model that was trained.
+        local: How every hospital trained.
+        rounds: Training rounds; probes have the numbers above.
+        local_steps: Steps of a hospital in a training round.
+        plans: The hospitals' plans.
+        records: What each of them holds, in the same order.
+        shares: Each one's weight in the mean of updates; they add up to 1.
+        device: Where the hospitals computed.
+    """
+
+    seed: int
+    architecture: ModelSpec
+    local: LocalSettings
+    rounds: int
+    local_steps: int
+    plans: tuple[HospitalPlan, ...]
+    records: tuple[Records, ...]
+    shares: tuple[float, ...]
+    device: torch.device
+
+    def index(self, hospital: str) -> int:
+        """Where the hospital called so stands in ``plans`` and ``records``."""
+        return next(index for index, plan in enumerate(self.plans) if plan.name == hospital)
+
+
+def replay_round(
+    training: SimulatedTraining,
+    hospital: int,
+    number: int,
+    weights: Weights,
+    *,
+    watch: Callable[[LocalStep], None],
+    noiseless: bool = False,
+) -> LocalResult:
+    """Take one hospital's steps of one training round again.
+
+    Args:
+        training: The federation.
+        hospital: An index.
+        number: The round, from 1.
+        weights: What the hospital started from; rounded to the float32 that travels.
+        watch: Sees every step.
+        noiseless: Whether to leave the noise out: what an adversary can compute who knows the records alone.
+    """
+    plan, records = training.plans[hospital], training.records[hospital]
+    mechanism = replace(plan.mechanism, noise_multiplier=0.0) if noiseless else plan.mechanism
+    seed, name, device = training.seed, plan.name, training.device
+    return train_locally(
+        architecture=training.architecture,
+        weights={key: value.float() for key, value in weights.items()},
+        images=records.images,
+        labels=records.labels,
+        mechanism=mechanism,
+        steps=training.local_steps,
+        settings=training.local,
+        progress=round_progress(number, rounds=training.rounds, local_steps=training.local_steps),
+        noise=seeded_noise(noise_stream(seed, name, number, device)),
+        batch_generator=batch_stream(seed, name, number),
+        augmentation_generator=augmentation_stream(seed, name, number),
+        device=device,
+        watch=watch,
+    )
+
+
+@dataclass(frozen=True)
+class ReplayedBatch:
+    """Who was in a hospital's one step, and who was not.
+
+    Attributes:
+        images: float32 (b * K, C, *spatial), the records that were drawn, as the model saw them: K views of each.
+        labels: Of the views.
+        groups: int64 (b,), equal for records of one patient; negative for a record that stands for itself.
+        controls: float32 (c * K, C, *spatial), others of the hospital's records, c at most b, in as many views.
+        control_groups: int64 (c,).
+    """
+
+    images: Tensor
+    labels: Tensor
+    groups: Tensor
+    controls: Tensor
+    control_groups: Tensor
+
+
+def replay_batch(training: SimulatedTraining, hospital: str, number: int) -> ReplayedBatch:
+    """The batch of a probe: round ``number`` of one step.
+
+    What reconstructions score against the controls is what chance scores: they were not in the batch.
+    """
+    index = training.index(hospital)
+    plan, records = training.plans[index], training.records[index]
+    batches = poisson_batches(
+        num_records=len(records),
+        sample_rate=plan.mechanism.sample_rate,
+        steps=1,
+        generator=batch_stream(training.seed, hospital, number),
+    )
+    drawn = torch.zeros(len(records), dtype=torch.bool)
+    drawn[next(batches)] = True
+    members = drawn.nonzero().flatten()
+    others = (~drawn).nonzero().flatten()[: len(members)]
+    # A mirrored image that comes back mirrored shows its patient: what the model saw is what an attack can rebuild.
+    images, labels = _seen(training, records, members, augmentation_stream(training.seed, hospital, number))
+    controls, _ = _seen(training, records, others, generator(training.seed, "audit", hospital, number))
+    # Records without a patient stand for themselves: numbers of their own, that no patient has.
+    groups = records.groups if records.groups is not None else -1 - torch.arange(len(records))
+    return ReplayedBatch(images, labels, groups[members], controls, groups[others])
+
+
+def _seen(
+    training: SimulatedTraining, records: Records, rows: Tensor, stream: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The views of these records that a hospital takes when its random stream is ``stream``."""
+    return views(
+        as_floats(records.images[rows]),
+        records.labels[rows],
+        multiplicity=training.local.multiplicity,
+        augmentation=training.local.augmentation,
+        generator=stream,
+    )
+
+
+def largest_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    """The largest absolute difference of any coordinate of two sets of weights with the same names."""
+    return max(float((first[name] - second[name]).abs().max()) for name in first)

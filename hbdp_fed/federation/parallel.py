@@ -1,0 +1,85 @@
+"""Work that has nothing to do with Flower, on the same workers that play the hospitals: the batches of attacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from hbdp_fed.errors import unknown_choice
+from hbdp_fed.federation.engine import ENGINES, EngineSettings
+
+Result = TypeVar("Result")
+Task = Callable[[], Result]
+
+
+def run_tasks(tasks: Sequence[Task[Result]], *, engine: EngineSettings) -> Iterator[tuple[int, Result]]:
+    """Run the tasks and yield each one's place and result as it is finished.
+
+    Every task runs with ``engine.threads_per_client`` threads in either engine, so that results are the same.
+
+    Args:
+        tasks: What to run. On Ray each is pickled, so it should name files rather than hold them.
+        engine: Where.
+
+    Raises:
+        SettingError: for an unknown engine.
+        Exception: what a task raises.
+    """
+    if engine.name not in ENGINES:
+        raise unknown_choice("engine", engine.name, ENGINES)
+    # One task is not worth the seconds that a cluster takes to start.
+    yield from _RUNNERS[engine.name if len(tasks) > 1 else "inprocess"](tasks, engine)
+
+
+def _inprocess(tasks: Sequence[Task[Any]], engine: EngineSettings) -> Iterator[tuple[int, Any]]:
+    for place, task in enumerate(tasks):
+        yield place, _with_threads(task, engine.threads_per_client)
+
+
+def _ray(tasks: Sequence[Task[Any]], engine: EngineSettings) -> Iterator[tuple[int, Any]]:
+    import ray  # takes seconds to import
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(
+            address="local",
+            num_cpus=engine.workers * engine.threads_per_client,
+            num_gpus=torch.cuda.device_count() if engine.gpus_per_client > 0 else 0,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        remote = ray.remote(num_cpus=engine.threads_per_client, num_gpus=engine.gpus_per_client, max_retries=0)(
+            _with_threads
+        )
+        places = {remote.remote(task, engine.threads_per_client): place for place, task in enumerate(tasks)}
+        waiting = list(places)
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1)
+            try:
+                result = ray.get(done[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            yield places[done[0]], result
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _with_threads(task: Task[Any], threads: int) -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return task()
+    finally:
+        torch.set_num_threads(before)
+
+
+_RUNNERS: Mapping[str, Callable[[Sequence[Task[Any]], EngineSettings], Iterator[tuple[int, Any]]]] = {
+    "inprocess": _inprocess,
+    "ray": _ray,
+}

@@ -1,0 +1,202 @@
+"""Which attacks a run is put to: what was asked for, checked, or what applies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hbdp_fed.adversary import ATTACKS, SURFACES
+from hbdp_fed.audit.candidates import LINEAR
+from hbdp_fed.data import ImageDataset
+from hbdp_fed.errors import SettingError, unknown_choice
+from hbdp_fed.training import LocalSettings
+from simulations.schema import AdversaryConfig, RunConfig
+
+AUTO, NONE = "auto", "none"
+
+PLANTED = ("imprint", "trap_weights")
+_PLANTED_TASKS = ("binary", "multiclass")
+
+_AFFORDABLE = 3e10
+"""Parameters x pixels x hospital steps whose candidate games take about two minutes on two cores: a forward and a
+backward pass cost about as many operations a record as parameters x pixels, up to a constant of the architecture."""
+
+
+@dataclass(frozen=True)
+class AttackPlan:
+    """The attacks of a run.
+
+    Attributes:
+        attacks: Names, in the registry's order.
+        left_out: Why an attack that would apply is not among them, in words for people.
+    """
+
+    attacks: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def probing(self) -> tuple[str, ...]:
+        """Those that hand out a model of their own."""
+        return tuple(name for name in self.attacks if ATTACKS[name].kind == "probe")
+
+    @property
+    def games(self) -> tuple[str, ...]:
+        """Those that are about training rounds."""
+        return tuple(name for name in self.attacks if ATTACKS[name].kind != "probe")
+
+
+def asked_for(wanted: Any) -> list[str]:
+    """The words of ``adversary.attack``, which is one or a list of them, checked.
+
+    Raises:
+        SettingError: if there is no such attack, or ``auto`` or ``none`` stands beside others.
+    """
+    words = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list | tuple) else [str(wanted)]
+    known = (AUTO, NONE, *ATTACKS)
+    for word in words:
+        if word not in known:
+            raise unknown_choice("adversary.attack", str(word), known)
+    if len(words) > 1 and {AUTO, NONE} & set(words):
+        raise SettingError("adversary.attack", f"{AUTO} and {NONE} stand alone, got {', '.join(words)}")
+    return words
+
+
+def plan_attacks(config: RunConfig, dataset: ImageDataset, local: LocalSettings, *, steps: int) -> AttackPlan:
+    """The attacks of a run before anything is trained.
+
+    Args:
+        config: Checked.
+        dataset: What is trained on.
+        local: How hospitals train.
+        steps: Steps between two aggregations.
+
+    Raises:
+        SettingError: if an attack that was asked for cannot work.
+    """
+    words = asked_for(config.adversary.attack)
+    if words == [NONE]:
+        return AttackPlan(())
+    wanted = list(ATTACKS) if words == [AUTO] else [name for name in ATTACKS if name in words]
+    obstacles = {name: _obstacle(name, config, dataset, local, steps) for name in wanted}
+    if words != [AUTO]:
+        for obstacle in obstacles.values():
+            if obstacle is not None:
+                raise SettingError(*obstacle)
+    # What the data rules out is no news; what a setting does is.
+    told = tuple(
+        f"{name}: {obstacle[0]} {obstacle[1]}"
+        for name, obstacle in obstacles.items()
+        if obstacle is not None and obstacle[0] != "adversary.attack"
+    )
+    return AttackPlan(tuple(name for name in wanted if obstacles[name] is None), told)
+
+
+def observed_rounds(adversary: AdversaryConfig, *, rounds: int, cost_of_round: float) -> tuple[int, ...]:
+    """Which training rounds the worst case sees: the last ones; all, some number, or as many as take minutes.
+
+    Args:
+        adversary: ``observed_rounds`` and ``rounds``.
+        rounds: Of training.
+        cost_of_round: Parameters x pixels x steps of all hospitals.
+
+    Returns:
+        Ascending; empty where even one round costs too much and nobody asked for it.
+    """
+    wanted = adversary.observed_rounds
+    if wanted is None:
+        count = min(rounds, math.floor(_AFFORDABLE / cost_of_round))
+    else:
+        count = rounds if wanted == 0 else min(wanted, rounds)
+    last = range(rounds - count + 1, rounds + 1)
+    training = [number for number in adversary.rounds if number <= rounds]
+    return tuple(number for number in last if not training or number in training)
+
+
+def check_adversary(adversary: AdversaryConfig) -> None:
+    """What can be checked without data.
+
+    Raises:
+        SettingError: naming the key and what it accepts.
+    """
+    asked_for(adversary.attack)
+    for surface in adversary.surfaces:
+        if surface not in SURFACES:
+            raise unknown_choice("adversary.surfaces", surface, SURFACES)
+    if not adversary.surfaces or len(set(adversary.surfaces)) < len(adversary.surfaces):
+        raise SettingError("adversary.surfaces", f"must be different ones of: {', '.join(SURFACES)}")
+    for key, least in (("probes", 0), ("bins", 2), ("candidates", 2), ("targets", 1)):
+        value = getattr(adversary, key)
+        if value < least:
+            raise SettingError(f"adversary.{key}", f"must be at least {least}, got {value}")
+    if adversary.observed_rounds is not None and adversary.observed_rounds < 0:
+        raise SettingError(
+            "adversary.observed_rounds", f"must be at least 0 (all), or null, got {adversary.observed_rounds}"
+        )
+    if not adversary.thresholds or not all(0 < threshold < 1 for threshold in adversary.thresholds):
+        raise SettingError(
+            "adversary.thresholds", f"must be one or more SSIMs between 0 and 1, got {adversary.thresholds}"
+        )
+    if not 0 < adversary.prior < 1:
+        raise SettingError("adversary.prior", f"must lie strictly between 0 and 1, got {adversary.prior:g}")
+    if adversary.only_last_model and "global_model" not in adversary.surfaces:
+        raise SettingError("adversary.only_last_model", "is about the surface global_model: add it to surfaces")
+
+
+def check_hospitals(wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Whether the hospitals whose records are attacked exist."""
+    for name in wanted:
+        if name not in known:
+            raise unknown_choice("adversary.hospitals", name, known)
+
+
+def _obstacle(
+    name: str, config: RunConfig, dataset: ImageDataset, local: LocalSettings, steps: int
+) -> tuple[str, str] | None:
+    """The setting that rules an attack out, and how; None if nothing does."""
+    probing = ATTACKS[name].kind == "probe"
+    task, dims = dataset.task, dataset.train.images.dim() - 2
+    if name in PLANTED and (task not in _PLANTED_TASKS or dims != 2):
+        kind = "images" if dims == 2 else "volumes"
+        return (
+            "adversary.attack",
+            f"{name} rebuilds images of {' and '.join(_PLANTED_TASKS)} tasks; this is {task} of {kind}: "
+            "leave it out, or set auto or none",
+        )
+    if probing:
+        return _obstacle_of_mean(config, local, steps=1)
+    if config.adversary.candidates - 1 > len(dataset.test):
+        return (
+            "adversary.candidates",
+            f"must be at most {len(dataset.test) + 1}: decoys come from the {len(dataset.test)} test records",
+        )
+    if config.federation.record != "all":
+        return "federation.record", f"must be all for {name}, which is about the updates of training"
+    if config.federation.checkpoints != 0:
+        return "federation.checkpoints", f"must be 0 (all kept) for {name}, which is about every round"
+    if steps > 1 and "gradient" in config.adversary.surfaces and config.privacy.secure_noise:
+        return (
+            "privacy.secure_noise",
+            f"leaves no way to tell the single steps of {name}'s surface gradient: set adversary.surfaces=[update]",
+        )
+    return _obstacle_of_mean(config, local, steps=steps)
+
+
+def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) -> tuple[str, str] | None:
+    """Where optimisers make more of updates than a sum."""
+    surfaces = set(config.adversary.surfaces)
+    means = surfaces & {"aggregate", "global_model"}
+    if means and local.optimizer.name != LINEAR:
+        return "adversary.surfaces", f"{' and '.join(sorted(means))} need training.optimizer={LINEAR}"
+    if steps > 1 and "update" in surfaces and local.optimizer.name != LINEAR:
+        return "adversary.surfaces", f"update with training.local_steps={steps} needs training.optimizer={LINEAR}"
+    if "global_model" in surfaces and config.federation.server_optimizer != NONE:
+        return "adversary.surfaces", "global_model needs federation.server_optimizer=none; aggregate is the same sum"
+    return None
+
+
+def attack_settings(config: RunConfig, device: str) -> Mapping[str, Mapping[str, Any]]:
+    """What each attack is built with."""
+    planted = {"bins": config.adversary.bins, "device": device}
+    return {name: planted if name in PLANTED else {} for name in ATTACKS}

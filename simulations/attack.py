@@ -1,0 +1,194 @@
+"""Attacks on what an old run recorded: ``python -m simulations.attack run=runs/... attack=imprint``.
+
+Nothing is trained. The run's own settings say who holds what and what was sent; attacks read what it recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from hbdp_fed.adversary import ATTACKS
+from hbdp_fed.errors import SettingError, UserError
+from hbdp_fed.strict_json import dumps
+from simulations.adversary_plan import AUTO, NONE, asked_for, check_adversary, check_hospitals
+from simulations.attacking import Assault, Risk, attack_and_audit, check_recorded
+from simulations.compose import compose_run, typed, typed_as
+from simulations.prepare import Prepared, observed_by, prepare
+from simulations.run_folder import RunFolder, read_summary
+from simulations.schema import AdversaryConfig, AttackConfig, RunConfig
+from simulations.terminal import make_console, progress, show_risk
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+HELP = """usage: python -m simulations.attack run=FOLDER [key=value ...]
+
+  python -m simulations.attack run=runs/20260101-120000_run
+  python -m simulations.attack run=runs/20260101-120000_run attack=candidate_matching surfaces=[update,aggregate]
+  python -m simulations.attack run=runs/20260101-120000_run attack=imprint thresholds=[0.8,0.6] hospitals=[hospital-01]
+
+Attacks what the run recorded, without training. What is not set is as in the run, whose risk it then reproduces.
+
+exit codes: 0 done, 1 an attack failed, 2 a setting cannot be used, 130 interrupted
+
+All settings with their defaults:
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    try:
+        if any(argument in {"-h", "--help"} for argument in given):
+            return _help()
+        return _attack(typed_as(AttackConfig, _with_run(given)), make_console())
+    except UserError as error:
+        errors.print(f"error: {error}")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001 - a bug of ours ends with its traceback and the documented exit code
+        errors.print(traceback.format_exc())
+        return FAILED
+
+
+def _help() -> int:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(HELP)
+    console.print(OmegaConf.to_yaml(compose_run(["run=FOLDER"], config_name="attack")))
+    return OK
+
+
+def _with_run(given: Sequence[str]) -> DictConfig:
+    if not any(argument.startswith("run=") for argument in given):
+        raise SettingError("run", "name the folder of a run: run=runs/...")
+    return compose_run(given, config_name="attack")
+
+
+def _attack(settings: AttackConfig, console: Console) -> int:
+    source = RunFolder(Path(settings.run).expanduser().resolve())
+    config = _config_of(source)
+    adversary = _adversary(config.adversary, settings)
+    console.print(f"reading {config.data.name}", soft_wrap=True)
+    prepared = prepare(config)
+    check_hospitals(adversary.hospitals, [plan.name for plan in prepared.plans])
+    prepared = _attacked_by(prepared, adversary)
+    assault = Assault(prepared, source, _attacks(settings.attack, prepared), lambda _: None)
+    check_recorded(assault)
+    output = _output(settings.output, source)
+    started = time.perf_counter()
+    with progress(console, rounds=0) as line:
+        risk = attack_and_audit(replace(assault, say=line.say), output)
+    spent = time.perf_counter() - started
+    written = {
+        "settings": _plain(settings),
+        "risk": risk.summary,
+        "time": {"attack_s": spent, "attacks_s": risk.seconds},
+    }
+    path = output / "risk.json"
+    path.write_text(dumps(written, indent=2) + "\n", encoding="utf-8")
+    show_risk(console, json.loads(path.read_text(encoding="utf-8"))["risk"])
+    for text in _compared(risk, source):
+        console.print(text, soft_wrap=True)
+    for picture in risk.pictures.values():
+        console.print(f"best reconstructions: {picture}", soft_wrap=True)
+    console.print(f"risk: {path} ({spent:.0f} s)", soft_wrap=True)
+    return OK
+
+
+def _config_of(source: RunFolder) -> RunConfig:
+    """The settings of the run, as it wrote them down."""
+    path = source.path / "config.yaml"
+    if not path.is_file():
+        raise SettingError("run", f"{source.path} holds no run: there is no config.yaml")
+    loaded = OmegaConf.load(path)
+    if not isinstance(loaded, DictConfig):
+        raise SettingError("run", f"{path} is no configuration")
+    try:
+        chosen = [f"{group}={loaded[group].name}" for group in ("data", "model", "engine")]
+    except (AttributeError, KeyError) as error:
+        raise SettingError("run", f"{path} is no run's configuration ({error})") from error
+    composed = compose_run(chosen)
+    try:
+        merged = OmegaConf.merge(composed, loaded)
+    except Exception as error:
+        raise SettingError("run", f"{path} is of another version: {str(error).splitlines()[0]}") from error
+    assert isinstance(merged, DictConfig)
+    return typed(merged)
+
+
+def _adversary(own: AdversaryConfig, settings: AttackConfig) -> AdversaryConfig:
+    """The run's settings with those that were given in their place."""
+    names = {item.name for item in fields(AdversaryConfig)} - {"attack"}
+    given = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name in names}
+    adversary = replace(own, **{name: value for name, value in given.items() if value is not None})
+    check_adversary(adversary)
+    return adversary
+
+
+def _attacked_by(prepared: Prepared, adversary: AdversaryConfig) -> Prepared:
+    """The same run with another adversary. What hospitals had planned stays as it was."""
+    changed = replace(prepared, config=replace(prepared.config, adversary=adversary))
+    return replace(changed, observed=observed_by(changed))
+
+
+def _attacks(wanted: Any, prepared: Prepared) -> tuple[str, ...]:
+    """The attacks by name: those of the run, or those that were asked for."""
+    if wanted is None or wanted == AUTO:
+        return prepared.attacks.attacks
+    words = asked_for(wanted)
+    if words == [NONE]:
+        raise SettingError("attack", "none leaves nothing to do")
+    return tuple(name for name in ATTACKS if name in words)
+
+
+def _output(wanted: str | None, source: RunFolder) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = source.path / "attacks" / stamp if wanted is None else Path(wanted).expanduser().resolve()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SettingError("output", f"{path} exists and is not an empty folder; choose another one")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError("output", f"{path} cannot be created ({error.strerror})") from error
+    return path
+
+
+def _plain(settings: AttackConfig) -> Mapping[str, Any]:
+    return {name: value for name, value in vars(settings).items() if value is not None}
+
+
+def _compared(risk: Risk, source: RunFolder) -> Iterable[str]:
+    """Whether the run's own summary says the same of each attack."""
+    if not source.summary_file.is_file():
+        yield "the run has no summary to compare with: it was not finished"
+        return
+    theirs = read_summary(source.path)["risk"]
+    ours = json.loads(dumps(risk.summary))
+    for model, entry in ours.items():
+        before = {(old["name"], old["surface"]): old for old in theirs[model]["attacks"]}
+        for attack in entry["attacks"]:
+            key = (attack["name"], attack["surface"])
+            if key not in before:
+                yield f"{key[0]} ({key[1]}): new, the run's summary has no such entry"
+            elif before[key] == attack:
+                yield f"{key[0]} ({key[1]}): the same as in the run's summary, to the last digit"
+            else:
+                differing = [name for name in attack if before[key].get(name) != attack[name]]
+                yield f"{key[0]} ({key[1]}): differs from the run's summary in {', '.join(differing)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

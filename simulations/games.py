@@ -1,0 +1,134 @@
+"""The worst case's games, played on what a run recorded of its training rounds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hbdp_fed.audit import SimulatedTraining
+from hbdp_fed.audit.candidates import CandidateGame, Played, draw_game, play_rounds, play_steps
+from hbdp_fed.data import Records
+from hbdp_fed.models import read_weights
+from hbdp_fed.seeding import generator
+from hbdp_fed.types import ALL_HOSPITALS, Surface, Weights
+from simulations.prepare import Prepared
+from simulations.run_folder import RunFolder
+from simulations.schema import AdversaryConfig
+
+
+@dataclass(frozen=True)
+class GamesTask:
+    """The games about some hospitals' records on one surface.
+
+    Attributes:
+        training: The federation, or the one hospital that is seen.
+        surface: What the adversary sees.
+        games: By hospital, the draws and the decoys.
+        folder: The run's.
+        rounds: Which training rounds are seen, ascending.
+        at_once: Whether all of them are one release: only the last model is seen.
+    """
+
+    training: SimulatedTraining
+    surface: Surface
+    games: Mapping[str, tuple[CandidateGame, Records]]
+    folder: Path
+    rounds: tuple[int, ...]
+    at_once: bool
+
+    def __call__(self) -> PlayedGames:
+        """Play."""
+        started = time.perf_counter()
+        if self.surface == "gradient":
+            played = []
+            for hospital, (game, pool) in self.games.items():
+                sent = {number: (self._global(number - 1), self._update(number, hospital)) for number in self.rounds}
+                played.append(play_steps(self.training, hospital, sent, game, pool))
+        else:
+            played = play_rounds(self.training, self.surface, self._sent(), self.games)
+        return PlayedGames(tuple(played), time.perf_counter() - started)
+
+    def _sent(self) -> Mapping[tuple[int, ...], tuple[Weights, Mapping[str, Weights]]]:
+        releases = [self.rounds] if self.at_once else [(number,) for number in self.rounds]
+        return {rounds: (self._global(rounds[0] - 1), self._changes(rounds)) for rounds in releases}
+
+    def _changes(self, rounds: tuple[int, ...]) -> Mapping[str, Weights]:
+        if self.surface == "global_model":
+            before, after = self._global(rounds[0] - 1), self._global(rounds[-1])
+            return {ALL_HOSPITALS: {name: after[name] - before[name] for name in before}}
+        [number] = rounds
+        updates = {plan.name: self._update(number, plan.name) for plan in self.training.plans}
+        if self.surface == "update":
+            return updates
+        shares = {plan.name: share for plan, share in zip(self.training.plans, self.training.shares, strict=True)}
+        names = next(iter(updates.values()))
+        total = {name: sum(shares[h] * update[name].double() for h, update in updates.items()) for name in names}
+        return {ALL_HOSPITALS: {name: torch.as_tensor(value) for name, value in total.items()}}
+
+    def _global(self, number: int) -> Weights:
+        return read_weights(self.folder / "checkpoints" / f"round-{number:04d}.safetensors")
+
+    def _update(self, number: int, hospital: str) -> Weights:
+        return read_weights(self.folder / "observations" / f"round-{number:04d}" / f"{hospital}.safetensors")
+
+
+@dataclass(frozen=True)
+class PlayedGames:
+    """Games with their truth.
+
+    Attributes:
+        played: A hospital's games each.
+        seconds: How long it took.
+    """
+
+    played: tuple[Played, ...]
+    seconds: float
+
+
+def games_tasks(
+    prepared: Prepared,
+    training: SimulatedTraining,
+    folder: RunFolder,
+    adversary: AdversaryConfig,
+    surface: Surface,
+    rounds: Sequence[int],
+) -> list[GamesTask]:
+    """The tasks of one surface: one a hospital where hospitals are seen one by one."""
+    attacked = list(adversary.hospitals) or [plan.name for plan in prepared.plans]
+    games = {name: _game(prepared, adversary, name, share_of=len(attacked)) for name in attacked}
+    at_once = surface == "global_model" and adversary.only_last_model
+    if surface in ("aggregate", "global_model"):
+        # Whoever sees the last model alone knows the first one, too: everybody can compute that.
+        seen = range(1, prepared.hyper.rounds + 1) if at_once else rounds
+        return [GamesTask(training, surface, games, folder.path, tuple(seen), at_once)]
+    return [
+        GamesTask(_alone(training, name), surface, {name: game}, folder.path, tuple(rounds), False)
+        for name, game in games.items()
+    ]
+
+
+def _alone(training: SimulatedTraining, hospital: str) -> SimulatedTraining:
+    """The same with one hospital: nothing of the others is needed, and a worker need not be sent it."""
+    index = training.index(hospital)
+    return replace(training, plans=(training.plans[index],), records=(training.records[index],), shares=(1.0,))
+
+
+def _game(
+    prepared: Prepared, adversary: AdversaryConfig, hospital: str, *, share_of: int
+) -> tuple[CandidateGame, Records]:
+    """One hospital's draws, and decoys from test records: of its own scanner, if there are enough."""
+    index = [plan.name for plan in prepared.plans].index(hospital)
+    held, test = prepared.plans[index].num_records, prepared.federated.test
+    targets = min(held, math.ceil(adversary.targets / share_of))
+    wanted = max(adversary.candidates - 1, targets)
+    own = (prepared.federated.test_site == index).nonzero().flatten()
+    source = own if len(own) >= wanted else torch.arange(len(test))
+    stream = generator(prepared.config.seed, "audit", hospital, "candidates")
+    pool = source[torch.randperm(len(source), generator=stream)[:wanted]]
+    game = draw_game(records=held, pool=len(pool), targets=targets, candidates=adversary.candidates, generator=stream)
+    return game, test.select(pool)

@@ -1,0 +1,78 @@
+"""What a person reads of the attacks: a few lines each, by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Entry = Mapping[str, Any]
+
+
+def attack_lines(entry: Entry) -> Iterator[str]:
+    """The lines of one attack's entry in a summary."""
+    yield from _LINES[entry["kind"]](entry)
+    if entry.get("above_bound"):
+        yield "WARNING: that is above the bound, beyond its interval: please report it, one of the two is wrong"
+
+
+def bound_line(entry: Entry) -> str:
+    """The bound of a threat model for everything that is ever sent."""
+    if entry["bound"] is None:
+        return "theory gives no bound"
+    bound, guess = float(entry["bound"]), f"a guess alone: {entry['prior']:.3g}"
+    # A bound this near to 1 is no news in its digits.
+    return f"no protection: bound above 0.999 ({guess})" if bound > 0.999 else f"at most {bound:.3g} ({guess})"
+
+
+def _reconstruction(entry: Entry) -> Iterator[str]:
+    name = _name(entry)
+    if entry["success_rate"] is None:
+        yield f"{name}: no record was in the attacked batches"
+        return
+    best = "nothing to show" if entry["ssim_max"] is None else f"best SSIM {entry['ssim_max']:.2f}"
+    yield f"{name}: {entry['success_rate']:.1%} of {entry['records']} records rebuilt ({_interval(entry)}); {best}"
+    control = entry["control_success_rate"]
+    chance = "" if control is None else f"; records that were not in the batch score {control:.1%}"
+    share = "" if entry["share"] is None else f"; share of the gradient norm {entry['share']:.3f}"
+    yield f"a guess from public images scores {entry['baseline_success_rate']:.1%}{chance}{share}"
+    law = entry.get("law")
+    if entry.get("bound") is not None:
+        ratio = "" if not law or law["mse_ratio"] is None else f"; squared error {law['mse_ratio']:.3g} times the law's"
+        yield f"bound for a record that the step drew: {float(entry['bound']):.3g}{ratio}"
+
+
+def _identification(entry: Entry) -> Iterator[str]:
+    yield (
+        f"{_name(entry)}: {entry['success_rate']:.1%} of {entry['records']} records named among "
+        f"{entry['candidates']} candidates ({_interval(entry)})"
+    )
+    yield (
+        f"bound {float(entry['bound']):.3g}, best possible detector {float(entry['optimal']):.3g}, a guess "
+        f"{entry['baseline_success_rate']:.3g}; {entry['steps']} steps seen"
+    )
+
+
+def _membership(entry: Entry) -> Iterator[str]:
+    yield (
+        f"{_name(entry)}: {entry['success_rate']:.1%} of {entry['records']} records recognised at "
+        f"{entry['baseline_success_rate']:.0%} false alarms ({_interval(entry)})"
+    )
+    area = "" if entry["auc"] is None else f", area under the curve {entry['auc']:.3f}"
+    yield f"bound {float(entry['bound']):.3g}{area}; {entry['steps']} steps seen"
+
+
+def _name(entry: Entry) -> str:
+    name, seen = (str(entry[key]).replace("_", " ") for key in ("name", "surface"))
+    return name + ("" if seen == "gradient" else f" on the {seen}")
+
+
+def _interval(entry: Entry) -> str:
+    low, high = entry["success_rate_ci95"]
+    return f"95% interval {low:.1%} to {high:.1%}"
+
+
+_LINES: Mapping[str, Callable[[Entry], Iterator[str]]] = {
+    "reconstruction": _reconstruction,
+    "identification": _identification,
+    "membership": _membership,
+}
