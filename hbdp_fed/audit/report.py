@@ -120,6 +120,7 @@ def _environment() -> Environment:
         "number": show_number,
         "percent": show_percent,
         "similarity": show_similarity,
+        "sentence": lambda text: text[:1].upper() + text[1:],
         "points": lambda share: f"{100 * share:.1f} percentage points",
         # Along a line of 100%.
         "place": lambda share: f"{100 * min(max(share, 0.0), 1.0):.2f}%",

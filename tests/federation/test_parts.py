@@ -18,7 +18,7 @@ from hbdp_fed.federation.engine import default_workers
 from hbdp_fed.federation.inprocess import _RUN_ID, _SERVER_NODE_ID, InProcessGrid
 from hbdp_fed.federation.roster import Roster
 from hbdp_fed.federation.stoppable import StoppableGrid, Stopped
-from hbdp_fed.federation.strategy import WEIGHTINGS, average
+from hbdp_fed.federation.strategy import average, mean_shares
 from hbdp_fed.types import ModelUpdate
 
 
@@ -96,8 +96,13 @@ def test_an_update_that_is_not_finite_never_reaches_the_model(value: float) -> N
 
 def test_averages_by_hand() -> None:
     updates = [update("a", 1.0, records=1), update("b", 5.0, records=3)]
-    assert average(updates, WEIGHTINGS["records"])["w"].item() == 4.0
-    assert average(updates, WEIGHTINGS["equal"])["w"].item() == 3.0
+    assert average(updates, "records")["w"].item() == 4.0
+    assert average(updates, "equal")["w"].item() == 3.0
+
+
+def test_shares_of_the_mean_by_hand() -> None:
+    assert mean_shares([1, 3], "records") == (0.25, 0.75)
+    assert mean_shares([1, 3], "equal") == (0.5, 0.5)
 
 
 def test_the_ledger_counts_steps_over_rounds_and_stops_at_the_plan() -> None:

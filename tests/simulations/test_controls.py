@@ -8,7 +8,7 @@ from typing import Any
 
 from simulations.run import main
 
-QUICK = ["engine=inprocess", "training.rounds=1", "training.local_steps=1", "model.width=4"]
+QUICK = ["engine=inprocess", "adversary.attack=imprint", "training.rounds=1", "training.local_steps=1", "model.width=4"]
 PHANTOM = ["data.num_val=200", "data.num_test=20"]
 
 
