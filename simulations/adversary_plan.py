@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hbdp_fed.adversary import ATTACKS, SURFACES
+from hbdp_fed.adversary import ATTACKS, SURFACES, build_attack
 from hbdp_fed.audit.candidates import LINEAR
 from hbdp_fed.data import ImageDataset
 from hbdp_fed.errors import SettingError, unknown_choice
@@ -165,7 +165,7 @@ def _obstacle(
             "leave it out, or set auto or none",
         )
     if probing:
-        return _obstacle_of_mean(config, local, steps=1)
+        return _obstacle_of_public(name, dataset) or _obstacle_of_mean(config, local, steps=1)
     if config.adversary.candidates - 1 > len(dataset.test):
         return (
             "adversary.candidates",
@@ -181,6 +181,15 @@ def _obstacle(
             f"leaves no way to tell the single steps of {name}'s surface gradient: set adversary.surfaces=[update]",
         )
     return _obstacle_of_mean(config, local, steps=steps)
+
+
+def _obstacle_of_public(name: str, dataset: ImageDataset) -> tuple[str, str] | None:
+    """Where the public images are too few or too small for an attack."""
+    try:
+        build_attack(name).check_public(dataset.val.images)
+    except SettingError as error:
+        return error.key, str(error).removeprefix(f"{error.key}: ")
+    return None
 
 
 def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) -> tuple[str, str] | None:

@@ -40,17 +40,11 @@ class ProbeCampaign:
 
     @classmethod
     def planned(cls, prepared: Prepared) -> ProbeCampaign | None:
-        """The campaign of a run, its attacks checked to be possible; None if there are no probes.
-
-        Raises:
-            SettingError: if an attack cannot work with the public images.
-        """
+        """The campaign of a run; None if there are no probes."""
         if prepared.probes == 0:
             return None
         settings = attack_settings(prepared.config, str(prepared.device))
         attacks = {name: build_attack(name, **settings[name]) for name in prepared.attacks.probing}
-        for attack in attacks.values():
-            attack.check_public(prepared.federated.val.images)
         return cls(prepared, attacks)
 
     def requests(self, final: Weights) -> Iterator[TrainRequest]:

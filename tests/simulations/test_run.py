@@ -25,6 +25,7 @@ from simulations.run import main
 SMALL = [
     "engine=inprocess", "clients=3", "training.rounds=2", "training.local_steps=2", "training.expected_batch=8",
     "data.num_train=90", "data.num_val=60", "data.num_test=60", "model.width=4", "adversary.bins=64",
+    "adversary.attack=imprint",
 ]  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def test_a_run_leaves_everything_that_other_programs_and_people_read(
     assert spent == sorted(spent)
     assert spent[-1] == pytest.approx(summary["privacy"]["hospitals"][1]["eps_rdp"])
     assert "hospital-02" in (folder / "report.html").read_text()
-    assert (folder / "reconstructions" / "best.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "reconstructions" / "imprint_gradient.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "predictions.npz").exists()
     assert OmegaConf.load(folder / "config.yaml").clients == 3
     assert json.loads((folder / "environment.json").read_text())["versions"]["flwr"]
@@ -94,10 +95,10 @@ def test_what_was_observed_is_what_was_averaged(tmp_path: Path) -> None:
 
 def test_a_probes_observation_and_reconstruction_can_be_read_again(tmp_path: Path) -> None:
     summary = run(tmp_path / "r")
-    observation = load_observation(tmp_path / "r/observations", "round-0003_hospital-01")
+    observation = load_observation(tmp_path / "r/observations", "imprint_round-0003_hospital-01")
     assert observation.released.hospital == "hospital-01"
     assert observation.threat_model.name == "realistic"
-    rebuilt = load_reconstruction(tmp_path / "r/reconstructions", "round-0003_hospital-01")
+    rebuilt = load_reconstruction(tmp_path / "r/reconstructions", "imprint_round-0003_hospital-01_gradient")
     assert rebuilt.images.shape[1:] == (1, 28, 28)
     (attack,) = summary["risk"]["realistic"]["attacks"]
     assert attack["surface"] == "gradient"
@@ -182,7 +183,7 @@ def test_every_way_to_train_is_attacked_as_well(tmp_path: Path, optimizer: str) 
         tmp_path / "r", f"training.optimizer={optimizer}", f"training.learning_rate={rate}", "training.schedule=cosine",
         "training.weight_decay=1e-3", "training.warmup=0.2", "training.augmentation=flip",
     )  # fmt: skip
-    observation = load_observation(tmp_path / "r/observations", "round-0003_hospital-01")
+    observation = load_observation(tmp_path / "r/observations", "imprint_round-0003_hospital-01")
     assert observation.public.optimizer.name == optimizer
     assert observation.public.optimizer.learning_rate == pytest.approx(0.01 * rate)
     (attack,) = summary["risk"]["realistic"]["attacks"]
@@ -307,7 +308,10 @@ def test_without_noise_there_is_no_ratio_to_report(tmp_path: Path) -> None:
         (["training.max_physical_batch=0"], "training.max_physical_batch: must be at least 1, got 0"),
         (["privacy.secure_noise=perhaps"], "privacy.secure_noise: Value 'perhaps' is not a valid bool"),
         (["federation.weighting=x"], "federation.weighting: 'x' is not known; choose one of: equal, records"),
-        (["adversary.attack=x"], "adversary.attack: 'x' is not known; choose one of: auto, imprint, none"),
+        (
+            ["adversary.attack=x"],
+            "adversary.attack: 'x' is not known; choose one of: auto, candidate_matching,",
+        ),
         (["evaluation.bootstrap=-1"], "evaluation.bootstrap: must be at least 0, got -1"),
         (["evaluation.matrix=-1"], "evaluation.matrix: must be at least 0, got -1"),
         (["data.num_val=7"], "adversary.attack: imprint needs at least"),

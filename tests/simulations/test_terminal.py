@@ -19,7 +19,8 @@ def plans(count: int) -> list[HospitalPlan]:
 def summary(**attack: Any) -> dict[str, Any]:
     figures = {
         "name": "imprint", "records": 40, "success_rate": 0.5, "success_rate_ci95": [0.35, 0.65], "ssim_max": 0.97,
-        "baseline_success_rate": 0.1, "control_success_rate": 0.025, "share": 0.999, **attack,
+        "baseline_success_rate": 0.1, "control_success_rate": 0.025, "share": 0.999,
+        "kind": "reconstruction", "surface": "gradient", **attack,
     }  # fmt: skip
     hospitals = [{"eps_rdp": "inf", "eps_tight": 17.5}, {"eps_rdp": 3.0, "eps_tight": 2.5}]
     return {
