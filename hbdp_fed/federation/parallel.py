@@ -11,6 +11,10 @@ import torch
 from hbdp_fed.errors import unknown_choice
 from hbdp_fed.federation.engine import ENGINES, EngineSettings
 
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
+"""Makes glibc give large blocks back at once. Attacks allocate tensors of ever new sizes, by which a worker had grown to
+12 GB within a minute, of which it used half a gigabyte."""
+
 Result = TypeVar("Result")
 Task = Callable[[], Result]
 
@@ -51,6 +55,7 @@ def _ray(tasks: Sequence[Task[Any]], engine: EngineSettings) -> Iterator[tuple[i
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            runtime_env={"env_vars": _GIVE_BACK},
         )
     try:
         remote = ray.remote(num_cpus=engine.threads_per_client, num_gpus=engine.gpus_per_client, max_retries=0)(
