@@ -12,8 +12,8 @@ from hbdp_fed.errors import unknown_choice
 from hbdp_fed.federation.engine import ENGINES, EngineSettings
 
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
-"""Makes glibc give large blocks back at once. Attacks allocate tensors of ever new sizes, by which a worker had grown to
-12 GB within a minute, of which it used half a gigabyte."""
+"""Makes glibc give large blocks back at once. Games allocate tensors of ever new sizes, by which a worker grows to many
+times of what it uses."""
 
 Result = TypeVar("Result")
 Task = Callable[[], Result]
