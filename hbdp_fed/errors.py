@@ -21,6 +21,11 @@ class SettingError(UserError):
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(f"{key}: {problem}")
         self.key = key
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[SettingError], tuple[str, str]]:
+        """By what it was made of, so that it can be raised in a worker process and caught here."""
+        return type(self), (self.key, self.problem)
 
 
 class DataFileError(UserError):
@@ -34,6 +39,11 @@ class DataFileError(UserError):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[DataFileError], tuple[Path, str]]:
+        """As for :class:`SettingError`."""
+        return type(self), (self.path, self.problem)
 
 
 class HospitalFailure(RuntimeError):

@@ -188,7 +188,7 @@ def _obstacle_of_public(name: str, dataset: ImageDataset) -> tuple[str, str] | N
     try:
         build_attack(name).check_public(dataset.val.images)
     except SettingError as error:
-        return error.key, str(error).removeprefix(f"{error.key}: ")
+        return error.key, error.problem
     return None
 
 

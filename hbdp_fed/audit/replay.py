@@ -143,5 +143,5 @@ def _seen(
 
 
 def largest_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
-    """The largest absolute difference of any coordinate of two sets of weights with the same names."""
-    return max(float((first[name] - second[name]).abs().max()) for name in first)
+    """The largest absolute difference of any coordinate of two sets of weights with the same names; NaN if any is."""
+    return float(torch.stack([(first[name] - second[name]).abs().max() for name in first]).max())

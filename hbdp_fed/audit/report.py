@@ -149,17 +149,15 @@ def _course(summary: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> 
 def _risk(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the page says of attacks, bounds and noise."""
     noise = summary["noise_to_resolution"]
-    models = {
-        name: {**entry, "name": name, "attacks": [_attack(attack) for attack in entry["attacks"]]}
+    models = [
+        {**entry, "name": name, "attacks": [_attack(attack) for attack in entry["attacks"]]}
         for name, entry in summary["risk"].items()
-    }
-    attacks = [attack for model in models.values() for attack in model["attacks"]]
+    ]
+    attacks = [attack for model in models for attack in model["attacks"]]
     return {
-        "models": list(models.values()),
+        "models": models,
         "attacks": attacks,
-        "strongest": [
-            {**found, "model": name} for name, model in models.items() for found in _strongest(model["attacks"])
-        ],
+        "strongest": [found for model in models for found in _strongest(model["attacks"])],
         "criteria": _criteria(attacks),
         "surfaces": {attack["surface"] for attack in attacks},
         "membership": [attack for attack in attacks if attack["kind"] == "membership"],
@@ -180,6 +178,8 @@ def _attack(attack: Mapping[str, Any]) -> dict[str, Any]:
     # A gap that no decimal shows is none.
     gap = None if bound is None or optimal is None or bound - optimal < _SHOWN / 2 else bound - optimal
     return {
+        "bound_prior": None,
+        "above_bound": None,
         **attack,
         "kind": kind,
         "words": _words(attack),
@@ -201,11 +201,13 @@ def _strongest(attacks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each kind the attack that had the most success, with how many there were."""
     kinds = dict.fromkeys(attack["kind"] for attack in attacks)
     alike = [[attack for attack in attacks if attack["kind"] == kind] for kind in kinds]
-    return [
-        {**max(some, key=lambda attack: -1.0 if attack["success_rate"] is None else attack["success_rate"]),
-         "of": len(some)}
-        for some in alike
-    ]  # fmt: skip
+    # Of equal ones the first.
+    return [{**sorted(some, key=_success, reverse=True)[0], "of": len(some)} for some in alike]
+
+
+def _success(attack: Mapping[str, Any]) -> float:
+    """The success rate; below all others where there was nothing to attack."""
+    return -1.0 if attack["success_rate"] is None else float(attack["success_rate"])
 
 
 def _criteria(attacks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hbdp_fed.adversary.worst_case import CandidateMatching, MembershipInference
 from hbdp_fed.audit.candidates.game import Played
-from hbdp_fed.audit.proportions import wilson_interval
+from hbdp_fed.audit.proportions import clustered_wilson, wilson_interval
 from hbdp_fed.privacy import best_identification, worst_case
 from hbdp_fed.types import Surface
 
@@ -28,7 +28,7 @@ class IdentificationFigures:
         records: How many games were played, one a record.
         candidates: K.
         success_rate: In which share of them the right candidate was named.
-        success_rate_ci95: Wilson's interval. Games of one hospital share its noise, each in a direction of its own.
+        success_rate_ci95: An interval clustered by hospital: its games share noise and decoys.
         criterion: What counts as a success, in words.
         baseline_success_rate: What a guess scores, 1/K.
         bound: The largest success that theory allows at the least protected hospital (ReRo at prior 1/K).
@@ -116,6 +116,7 @@ def identification_figures(
 ) -> IdentificationFigures:
     """Let the attack name every target, and count. ``played`` holds at least one hospital's games."""
     right = torch.cat([attack.identify(one.candidates, generator) == one.truth for one in played])
+    clusters = torch.cat([torch.full((len(one.truth),), place) for place, one in enumerate(played)])
     count = played[0].candidates.projections.shape[-1]
     bounds = [_bound(one, prior=1 / count) for one in played]
     weakest = played[bounds.index(max(bounds))]
@@ -125,7 +126,7 @@ def identification_figures(
         records=len(right),
         candidates=count,
         success_rate=float(right.double().mean()) if len(right) else None,
-        success_rate_ci95=wilson_interval(int(right.sum()), len(right)),
+        success_rate_ci95=clustered_wilson(right, clusters),
         criterion=f"the one of {count} candidates that was trained on is named; all other records are known",
         baseline_success_rate=1 / count,
         bound=max(bounds),

@@ -121,14 +121,13 @@ def play_rounds(
             for name in games:
                 found[name].append(_seen(training, name, shares, paths, change, games[name]))
     steps = sum(len(rounds) for rounds in sent) * training.local_steps
-    longest = max(len(rounds) for rounds in sent) * training.local_steps
     return [
         _played(
             training.plans[training.index(name)],
             releases,
             games[name][0],
             surface,
-            sigma=_protecting_noise(training, name, surface, steps=longest),
+            sigma=_protecting_noise(training, name, surface),
             steps=steps,
         )
         for name, releases in found.items()
@@ -199,15 +198,18 @@ def _check_same(hospital: str, number: int, replayed: Weights, sent: Weights) ->
         )
 
 
-def _protecting_noise(training: SimulatedTraining, hospital: str, surface: Surface, *, steps: int) -> float:
-    """The noise multiplier between a record of the hospital and what the surface shows of ``steps`` local steps."""
+def _protecting_noise(training: SimulatedTraining, hospital: str, surface: Surface) -> float:
+    """The noise multiplier between a record of the hospital and what the surface shows of each step.
+
+    Whoever sees the last model alone sees less than whoever sees every round's mean, and has the same protection.
+    """
     index = training.index(hospital)
     if surface == "update":
         return training.plans[index].mechanism.noise_multiplier
     return aggregate_noise_multiplier(
         [plan.mechanism.noise_multiplier for plan in training.plans],
         hospital=index,
-        local_steps=steps,
+        local_steps=training.local_steps,
         sensitivities=[
             share * min(plan.mechanism.max_grad_norm, _UNCLIPPED) / plan.expected_batch
             for share, plan in zip(training.shares, training.plans, strict=True)
