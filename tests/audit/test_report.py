@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import copy
+import html
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from hbdp_fed.audit import render_report
-from hbdp_fed.audit.report import show_count, show_number, show_percent
+from hbdp_fed.audit.report import show_count, show_number, show_percent, show_similarity
 
 ATTACK = {
     "name": "imprint", "kind": "reconstruction", "surface": "gradient", "records": 40,
@@ -97,6 +99,73 @@ def full() -> dict[str, Any]:
     }  # fmt: skip
 
 
+NAMING = {
+    "name": "candidate_matching", "kind": "identification", "surface": "gradient", "records": 101, "candidates": 64,
+    "success_rate": 0.131, "success_rate_ci95": [0.082, 0.207], "criterion": "the one of 64 is named",
+    "baseline_success_rate": 0.0157, "bound": 0.283, "bound_prior": 0.0157, "optimal": 0.241, "steps": 253,
+    "above_bound": False,
+}  # fmt: skip
+POINTS = [
+    {"level": 0.013, "false_positive_rate": 0.012, "true_positive_rate": 0.071,
+     "true_positive_rate_ci95": [0.034, 0.142], "bound": 0.229, "bound_at_limit": 0.304},
+    {"level": 0.103, "false_positive_rate": 0.099, "true_positive_rate": 0.352,
+     "true_positive_rate_ci95": [0.266, 0.449], "bound": 0.563, "bound_at_limit": 0.662},
+]  # fmt: skip
+TELLING = {
+    "name": "membership", "kind": "membership", "surface": "gradient", "records": 102, "outsiders": 317,
+    "success_rate": 0.352, "success_rate_ci95": [0.266, 0.449], "criterion": "told from others",
+    "baseline_success_rate": 0.103, "bound": 0.662, "bound_prior": 0.103, "auc": 0.7123, "points": POINTS,
+    "steps": 253, "above_bound": False,
+}  # fmt: skip
+LAW = {
+    "records": 167, "left_out": 1, "probes": 5, "mse": 0.5, "mse_law": 0.5, "mse_ratio": 1.042,
+    "mse_ratio_ci95": [0.931, 1.155], "psnr_median": 17.08, "psnr_median_law": 17.19, "ncc_median": 0.4321,
+    "ncc_median_law": 0.4357, "within_central_95": 0.62,
+}  # fmt: skip
+PROBE = {
+    **ATTACK, "name": "linear_probe", "records": 168, "probes": 5,
+    "success_rate": 0.0, "success_rate_ci95": [0.0, 0.022], "control_success_rate": 0.006,
+    "baseline_success_rate": 0.011, "ssim_max": 0.318, "ssim_median": 0.127,
+    "share": None, "bound": 0.058, "bound_prior": 0.014, "law": LAW, "above_bound": False,
+}  # fmt: skip
+TRAP = {
+    **ATTACK, "name": "trap_weights", "records": 139, "success_rate": 0.463, "success_rate_ci95": [0.384, 0.983],
+    "control_success_rate": 0.007, "share": 0.825, "success_rates": {"0.6": 0.777, "0.8": 0.463},
+}  # fmt: skip
+
+
+def attacked(*more: dict[str, Any], **changed: dict[str, Any]) -> dict[str, Any]:
+    """A summary with all five attacks, some of them changed, and further ones of the worst case."""
+    run = copy.deepcopy(summary())
+    entries = {
+        "worst_case": [NAMING, TELLING, *more],
+        "relaxed": [PROBE],
+        "realistic": [run["risk"]["realistic"]["attacks"][0], TRAP],
+    }
+    for model, attacks in entries.items():
+        run["risk"][model]["attacks"] = [{**one, **changed.get(one["name"], {})} for one in attacks]
+    return run
+
+
+def rows(table: str) -> list[list[str]]:
+    """What a reader sees in a table's cells."""
+    return [
+        [words(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S)]
+        for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table, re.S)
+    ]
+
+
+def named(table: str) -> dict[str, dict[str, str]]:
+    """By the first cell's text, a row by the headings of its columns."""
+    head, *body = rows(table)
+    return {row[0]: dict(zip(head, row, strict=True)) for row in body}
+
+
+def words(part: str) -> str:
+    """What a reader sees of a part of the page."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", part)).split())
+
+
 def segmentation() -> dict[str, Any]:
     figures = {
         "dice": 0.871, "hd95": "inf", "dice_1": 0.901, "dice_2": 0.841, "hd95_1": 1.5, "hd95_2": None,
@@ -116,7 +185,7 @@ def section(page: str, heading: str) -> str:
     return page[start : min(ends)]
 
 
-@pytest.mark.parametrize("written", [summary, full, segmentation])
+@pytest.mark.parametrize("written", [summary, full, segmentation, attacked])
 def test_the_page_is_well_formed_and_self_contained(written: Callable[[], dict[str, Any]]) -> None:
     page = render_report(
         written(),
@@ -172,6 +241,184 @@ def test_a_rate_within_reach_of_chance_is_not_called_a_leak(interval: list[float
     assert f'class="card {colour}"' in page
 
 
+def test_every_attack_has_its_row_with_all_that_was_measured_and_all_that_theory_says() -> None:
+    page = render_report(attacked())
+    worst = named(section(page, "Worst case"))
+    assert worst["candidate matching gradient, 253 steps"] == {
+        "attack": "candidate matching gradient, 253 steps", "records": "101", "0% 100%": "",
+        "success": "13.1% 8.2% to 20.7%", "chance": "1.6%", "best possible": "24.1%", "bound": "28.3%",
+    }  # fmt: skip
+    assert worst["membership gradient, 253 steps"] == {
+        "attack": "membership gradient, 253 steps", "records": "102", "0% 100%": "",
+        "success": "35.2% 26.6% to 44.9%", "chance": "10.3%", "best possible": "–", "bound": "66.2%",
+    }  # fmt: skip
+    assert named(section(page, "Relaxed"))["linear probe gradient, 5 probes"] == {
+        "attack": "linear probe gradient, 5 probes", "records": "168", "0% 100%": "",
+        "success": "0.0% 0.0% to 2.2%", "chance": "0.6%", "bound": "5.8% from 1.4%",
+        "public guess": "1.1%", "best SSIM": "0.318", "median SSIM": "0.127",
+    }  # fmt: skip
+    realistic = named(section(page, "Realistic"))
+    assert realistic["trap weights gradient"] == {
+        "attack": "trap weights gradient", "records": "139", "0% 100%": "",
+        "success": "46.3% 38.4% to 98.3%", "chance": "0.7%",
+        "public guess": "10.0%", "best SSIM": "0.973", "median SSIM": "0.500", "share": "82.5%",
+    }  # fmt: skip
+    assert realistic["imprint gradient"]["share"] == "99.9%"
+    # By the threshold, of the one attack that has several.
+    assert "of trap weights, success by the SSIM to exceed: 0.6: 77.7%, 0.8: 46.3%." in words(
+        section(page, "What the figures mean")
+    )
+
+
+def test_each_threat_model_says_its_bound_beside_a_guess() -> None:
+    page = render_report(attacked())
+    assert "a probability of at most 25.0% ; a guess alone has 1.3%" in words(section(page, "Worst case"))
+    assert "a probability of at most 12.5% ; a guess alone has 1.3%" in words(section(page, "Relaxed"))
+    assert "There is no bound in theory" in section(page, "Realistic")
+    assert "rules nothing out" not in page
+
+
+def test_a_bound_that_rules_nothing_out_is_called_so_and_not_certainty() -> None:
+    run = attacked(candidate_matching={"bound": 0.99999, "optimal": 0.99998})
+    run["risk"]["worst_case"]["bound"] = 0.9999999
+    run["privacy"]["hospitals"][0]["worst_case_bound"] = 0.9999999
+    page = render_report(run)
+    worst = section(page, "Worst case")
+    assert "Theory rules nothing out" in worst
+    row = named(worst)["candidate matching gradient, 253 steps"]
+    assert (row["best possible"], row["bound"]) == (">99.9%", ">99.9%")
+    assert named(section(page, "Privacy of each hospital's records"))["hospital-01"]["bound, worst case"] == ">99.9%"
+
+
+def test_only_certainty_is_written_as_certain_and_only_never_as_never() -> None:
+    assert [show_percent(value) for value in (1.0, 1 - 1e-12, 0.9995, 0.9994, 0.0004, 1e-12, 0.0)] == [
+        "100.0%", ">99.9%", ">99.9%", "99.9%", "<0.1%", "<0.1%", "0.0%",
+    ]  # fmt: skip
+    assert [show_similarity(value) for value in (1.0, 0.99999, 0.9994, 0.5, -0.25, None, "inf")] == [
+        "1.000", ">0.999", "0.999", "0.500", "-0.250", "–", "inf",
+    ]  # fmt: skip
+
+
+def test_how_far_the_bound_lies_above_the_best_possible_is_said_in_words() -> None:
+    worst = words(section(render_report(attacked()), "Worst case"))
+    assert "Candidate matching: the bound lies 4.2 percentage points above the best possible" in worst
+    assert "which names 24.1%" in worst
+    near = attacked(candidate_matching={"optimal": 0.28299})
+    assert "comes as near to the bound as one decimal shows" in section(render_report(near), "Worst case")
+    # Of membership there is no such figure.
+    assert "Membership: the" not in worst
+
+
+def test_the_scale_of_an_attack_stands_where_its_figures_are() -> None:
+    worst = section(render_report(attacked()), "Worst case")
+    first = worst[worst.index('<div class="scale"') :]
+    first = first[: first.index("</div>")]
+    marks = dict(re.findall(r'<i class="([^"]*)" style="([^"]*)"', first))
+    assert marks == {
+        "beyond": "left:24.10%;width:4.20%", "ruled": "left:28.30%;right:0", "rate leak": "left:0;width:13.10%",
+        "reach": "left:8.20%;width:12.50%", "chance": "left:1.57%", "optimal": "left:24.10%", "bound": "left:28.30%",
+    }  # fmt: skip
+    assert 'aria-label="success 13.1%, chance 1.6%, best possible 24.1%, bound 28.3%"' in first
+
+
+def test_an_attack_above_its_bound_is_marked_and_its_reader_told() -> None:
+    assert "above its bound" not in render_report(attacked())
+    odd = {**NAMING, "surface": "global_model", "success_rate_ci95": [0.31, 0.49], "success_rate": 0.4}
+    page = render_report(attacked({**odd, "above_bound": True}))
+    worst = section(page, "Worst case")
+    assert re.findall(r'<tr class="worst"><td>([^<]*?)\s*<small>([^<,]*)', worst) == [
+        ("candidate matching", "global model")
+    ]
+    warning = words(worst[worst.index('<p class="warning">') :])
+    assert warning.startswith("Candidate matching on the global model lies above its bound")
+    assert "31.0% and more, against 28.3%" in warning
+    card = page[page.index("candidate matching on the global model, the strongest of 2") :]
+    assert "above its bound, 28.3%" in card[: card.index("</div>")]
+
+
+def test_of_each_kind_the_strongest_has_a_card() -> None:
+    page = render_report(attacked({**NAMING, "surface": "update", "success_rate": 0.2}))
+    top = page[: page.index("Risk under each threat model")]
+    cards = [words(card) for card in re.findall(r'<div class="card (?:leak|safe)">(.*?)</div>', top, re.S)]
+    assert [card.split(" (")[0] for card in cards] == [
+        "20.0% of 101 records named by candidate matching on the update, the strongest of 2",
+        "35.2% of 102 records recognised by membership",
+        "0.0% of 168 records rebuilt by linear probe",
+        "52.5% of 40 records rebuilt by imprint, the strongest of 2",
+    ]
+    assert [card.split("): ")[1] for card in cards] == [
+        "more than chance; bound 28.3%", "more than chance; bound 66.2%", "not more than chance; bound 5.8%",
+        "more than chance",
+    ]  # fmt: skip
+
+
+def test_what_counts_as_success_is_told_once_for_all_attacks_that_it_is_of() -> None:
+    meaning = words(section(render_report(attacked()), "What the figures mean"))
+    assert "success of linear probe, imprint, trap weights: SSIM > 0.8 & more." in meaning
+    assert "success of candidate matching: the one of 64 is named." in meaning
+    assert "success of membership: told from others." in meaning
+    assert "global model" not in meaning
+    seen = attacked({**NAMING, "surface": "global_model"})
+    assert "global model what is seen:" in words(section(render_report(seen), "What the figures mean"))
+
+
+def test_a_membership_test_has_all_its_thresholds() -> None:
+    table = section(render_report(attacked()), "Was a record there? (gradient)")
+    assert rows(table) == [
+        ["false alarms allowed", "false alarms", "recognised", "bound", "bound with margin"],
+        ["1.3%", "1.2%", "7.1% 3.4% to 14.2%", "22.9%", "30.4%"],
+        ["10.3%", "9.9%", "35.2% 26.6% to 44.9%", "56.3%", "66.2%"],
+    ]
+    assert "Area under the curve 0.712, over 102 records that were there and 317 that were not" in words(table)
+    assert "Was a record there?" not in render_report(summary())
+
+
+def test_the_linear_probe_stands_beside_its_law() -> None:
+    law = section(render_report(attacked()), "The unprocessed linear probe beside its law")
+    assert rows(law)[1] == ["gradient", "167", "5", "1.042 0.931 to 1.155", "17.08", "17.19", "0.432", "0.436"]
+    assert "beside its law" not in render_report(summary())
+
+
+@pytest.mark.parametrize(
+    ("name", "nothing"),
+    [
+        ("imprint", {"records": 0, "success_rate": None, "success_rate_ci95": None, "control_success_rate": None,
+                     "baseline_success_rate": None, "ssim_max": None, "ssim_median": None, "share": None, "law": None,
+                     "success_rates": {"0.6": None, "0.8": None}}),
+        ("linear_probe", {"success_rate": None, "success_rate_ci95": None, "bound": None, "bound_prior": None,
+                          "law": dict.fromkeys(LAW) | {"records": 0, "probes": 0, "psnr_median": "inf"}}),
+        ("candidate_matching", {"records": 0, "success_rate": None, "success_rate_ci95": None, "optimal": None,
+                                "above_bound": None}),
+        ("membership", {"auc": None}),
+    ],
+    ids=["no record rebuilt", "no law", "no game", "no area"],
+)  # fmt: skip
+def test_figures_that_do_not_exist_are_dashes_and_nothing_breaks(name: str, nothing: dict[str, Any]) -> None:
+    page = render_report(attacked(**{name: nothing}))
+    spoken = name.replace("_", " ")
+    row = next(row for row in rows(page) if row[0].startswith(f"{spoken} gradient"))
+    if name == "membership":
+        assert "Over 102 records that were there" in words(section(page, "Was a record there? (gradient)"))
+    else:
+        assert row[3] == "–"
+    assert "None" not in page
+    assert "nan" not in page.lower()
+
+
+def test_where_no_record_was_attacked_the_card_takes_no_side() -> None:
+    nothing = {"success_rate": None, "success_rate_ci95": None, "records": 0}
+    page = render_report(attacked(membership=nothing))
+    assert '<div class="card"><b>–</b>\n    <span>of 0 records recognised by membership; bound 66.2%' in page
+
+
+def test_names_are_written_as_text() -> None:
+    odd = {**NAMING, "name": "<b>LOKI</b>", "surface": "<i>update</i>", "criterion": "<u>seen</u>", "above_bound": True}
+    page = render_report(attacked(odd), reconstructions={"<s>picture</s>": b"r"})
+    for tag in ("<b>LOKI", "<i>update", "<u>seen", "<s>picture"):
+        assert tag not in page
+        assert tag.replace("<", "&lt;").replace(">", "&gt;") in page
+
+
 def test_only_noise_that_can_be_rounded_off_is_warned_of() -> None:
     assert "not effectively Gaussian" not in render_report(summary())
     coarse = summary()
@@ -191,7 +438,15 @@ def test_only_noise_that_can_be_rounded_off_is_warned_of() -> None:
 def test_a_run_without_attack_says_so() -> None:
     plain = summary()
     plain["risk"]["realistic"]["attacks"] = []
-    assert "no attack was run" in render_report(plain)
+    page = render_report(plain)
+    assert "no attack was run" in page
+    for heading in ("Worst case", "Relaxed", "Realistic"):
+        assert "No attack of this kind was run." in section(page, heading)
+    # The bounds are there all the same, and nothing is explained that is not there.
+    assert "a probability of at most <strong>" not in section(page, "Realistic")
+    assert "25.0%" in section(page, "Worst case")
+    assert "What the figures mean" not in page
+    assert 'class="scale' not in page
 
 
 def test_what_does_not_exist_is_a_dash() -> None:
@@ -284,8 +539,16 @@ def test_pictures_stand_where_they_belong_and_others_at_the_end() -> None:
 
 
 def test_every_attack_has_its_picture() -> None:
-    page = render_report(summary(), reconstructions={"imprint_gradient": b"r", "trap_weights_gradient": b"s"})
-    assert page.count('<div class="wide rebuilt">') == 2
+    pictures = {"imprint_gradient": b"r", "linear_probe_gradient": b"s", "trap_weights_update": b"t"}
+    page = render_report(attacked(), reconstructions=pictures)
+    page = page[page.index("<h2>Best reconstructions</h2>") :]
+    # The last one belongs to no entry of the summary.
+    headings = {"Imprint": b"r", "Linear probe": b"s", "Trap weights update": b"t"}
+    assert re.findall(r"<h3>([^<]*)</h3>", page)[:3] == list(headings)
+    for heading, picture in headings.items():
+        assert base64.b64encode(picture).decode() in section(page, heading)
+    assert "52.5% of 40 records rebuilt." in section(page, "Imprint")
+    assert "records rebuilt" not in section(page, "Trap weights update")
     assert "Best reconstructions" not in render_report(summary())
 
 
