@@ -19,6 +19,7 @@ from typing import Any
 from budget_table import finished
 
 from hbdp_fed.audit import budget_figure, load_columns, save_figure
+from hbdp_fed.audit.report import show_percent
 
 Summary = Mapping[str, Any]
 Key = tuple[str, str]
@@ -36,9 +37,9 @@ def cell(entry: Mapping[str, Any] | None) -> str:
     low, high = entry["success_rate_ci95"]
     text = f"{entry['success_rate']:.1%} ({low:.1%} to {high:.1%}), n={entry['records']}"
     if entry.get("bound") is not None:
-        text += f"; bound {entry['bound']:.1%}"
+        text += f"; bound {show_percent(entry['bound'])}"
     if entry.get("optimal") is not None:
-        text += f", best possible {entry['optimal']:.1%}"
+        text += f", best possible {show_percent(entry['optimal'])}"
     return text + (" **above its bound**" if entry.get("above_bound") else "")
 
 
@@ -60,7 +61,7 @@ def table(runs: Mapping[str, Summary]) -> Iterator[str]:
             budget,
             f"{summary['privacy']['hospitals'][0]['noise_multiplier']:.3g}",
             *(cell(found.get(key)) for key in keys),
-            *(f"{summary['risk'][model]['bound']:.4g}" for model in ("worst_case", "relaxed")),
+            *(show_percent(summary["risk"][model]["bound"]) for model in ("worst_case", "relaxed")),
         ]
         yield f"| {' | '.join(cells)} |"
 

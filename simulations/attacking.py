@@ -268,7 +268,8 @@ def _rebuilt_entry(
 
 def _audited(assault: Assault, task: RebuildTask, rebuilt: Rebuilt, output: Path) -> _Attacked:
     hospital, number = task.label
-    save_reconstruction(rebuilt.reconstruction, output, f"{task.recordings[0]}_{task.surface}")
+    name = recording_name(task.attack, number, hospital.replace(" ", "-"))
+    save_reconstruction(rebuilt.reconstruction, output, f"{name}_{task.surface}")
     batches = list(_batches(assault, task, number))
     originals = torch.cat([batch.images for batch in batches])
     outcome = audit_probe(
@@ -323,7 +324,7 @@ def _law(audited: Iterable[_Attacked]) -> Any:
 
 def _draw(assault: Assault, attack: str, surface: Surface, columns: Sequence[Column], output: Path) -> Path:
     prepared = assault.prepared
-    title = f"{attack} attack ({surface}) on {prepared.dataset.name} at eps={prepared.config.eps:g}"
+    title = f"{attack.replace('_', ' ')} attack ({surface}) on {prepared.dataset.name} at eps={prepared.config.eps:g}"
     path = output / f"{attack}_{surface}.png"
     save_figure(reconstruction_figure(columns, title=title, criterion=assault.criterion), path)
     save_columns(path.with_suffix(".npz"), columns)

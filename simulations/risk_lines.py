@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hbdp_fed.audit.report import show_percent
+
 Entry = Mapping[str, Any]
 
 
@@ -38,7 +40,7 @@ def _reconstruction(entry: Entry) -> Iterator[str]:
     law = entry.get("law")
     if entry.get("bound") is not None:
         ratio = "" if not law or law["mse_ratio"] is None else f"; squared error {law['mse_ratio']:.3g} times the law's"
-        yield f"bound for a record that the step drew: {float(entry['bound']):.3g}{ratio}"
+        yield f"bound for a record that the step drew: {show_percent(entry['bound'])}{ratio}"
 
 
 def _identification(entry: Entry) -> Iterator[str]:
@@ -47,8 +49,8 @@ def _identification(entry: Entry) -> Iterator[str]:
         f"{entry['candidates']} candidates ({_interval(entry)})"
     )
     yield (
-        f"bound {float(entry['bound']):.3g}, best possible detector {float(entry['optimal']):.3g}, a guess "
-        f"{entry['baseline_success_rate']:.3g}; {entry['steps']} steps seen"
+        f"bound {show_percent(entry['bound'])}, best possible detector {show_percent(entry['optimal'])}, a guess "
+        f"{show_percent(entry['baseline_success_rate'])}; {entry['steps']} steps seen"
     )
 
 
@@ -58,7 +60,7 @@ def _membership(entry: Entry) -> Iterator[str]:
         f"{entry['baseline_success_rate']:.0%} false alarms ({_interval(entry)})"
     )
     area = "" if entry["auc"] is None else f", area under the curve {entry['auc']:.3f}"
-    yield f"bound {float(entry['bound']):.3g}{area}; {entry['steps']} steps seen"
+    yield f"bound {show_percent(entry['bound'])}{area}; {entry['steps']} steps seen"
 
 
 def _name(entry: Entry) -> str:

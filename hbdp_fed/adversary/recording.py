@@ -33,6 +33,8 @@ from hbdp_fed.types import (
 def save_observation(observation: Observation, folder: Path, name: str) -> None:
     """Write ``observation`` into ``folder`` under ``name``, replacing what has that name.
 
+    What a perfect algorithm is granted is not written: it is truth, and granted anew for every attack.
+
     Args:
         observation: What to write.
         folder: Made if it is not there.
@@ -92,6 +94,8 @@ def load_observation(folder: Path, name: str) -> Observation:
 def save_reconstruction(reconstruction: Reconstruction, folder: Path, name: str) -> None:
     """Write ``reconstruction`` into ``folder`` under ``name``, replacing what has that name."""
     tensors = {"images": reconstruction.images, "scores": reconstruction.scores}
+    if reconstruction.unprocessed is not None:
+        tensors["unprocessed"] = reconstruction.unprocessed
     _save({"details": reconstruction.details}, tensors, folder, name)
 
 
@@ -104,7 +108,12 @@ def load_reconstruction(folder: Path, name: str) -> Reconstruction:
     record, tensors = _load(folder, name)
     try:
         details = {key: float(value) for key, value in record["details"].items()}
-        return Reconstruction(images=tensors["images"], scores=tensors["scores"], details=details)
+        return Reconstruction(
+            images=tensors["images"],
+            scores=tensors["scores"],
+            details=details,
+            unprocessed=tensors.get("unprocessed"),
+        )
     except (KeyError, TypeError) as error:
         raise DataFileError(folder / f"{name}.json", f"is no recorded reconstruction ({error})") from error
 

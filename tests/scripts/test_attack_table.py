@@ -102,7 +102,7 @@ def test_each_attack_has_a_column_and_each_budget_a_row_with_rate_interval_recor
         "| bound, worst case | bound, relaxed |",
         "|---|---|---|---|---|---|---|",
         "| 8 | 1.06 | 50.0% (37.5% to 62.5%), n=64; bound 75.0%, best possible 70.0% "
-        "| 25.0% (12.5% to 37.5%), n=40; bound 50.0% | 25.0% (12.5% to 37.5%), n=40 | 0.1782 | 0.0625 |",
+        "| 25.0% (12.5% to 37.5%), n=40; bound 50.0% | 25.0% (12.5% to 37.5%), n=40 | 17.8% | 6.2% |",
     ]
 
 
@@ -143,7 +143,7 @@ def test_runs_without_attacks_still_have_their_bounds(
     assert lines(script, capsys, tmp_path, "1") == [
         "| eps | sigma | bound, worst case | bound, relaxed |",
         "|---|---|---|---|",
-        "| 1 | 1.06 | 0.1782 | 0.0625 |",
+        "| 1 | 1.06 | 17.8% | 6.2% |",
     ]
     assert list(tmp_path.glob("*.png")) == []
 

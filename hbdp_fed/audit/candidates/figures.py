@@ -34,7 +34,7 @@ class IdentificationFigures:
         bound: The largest success that theory allows at the least protected hospital (ReRo at prior 1/K).
         bound_prior: 1/K.
         optimal: What the best possible detector scores there if candidates' gradients are orthogonal and of full
-            clipping norm: how far the bound lies above what can be attained. None without records.
+            clipping norm: how far the bound lies above what can be attained.
         steps: Steps of DP-SGD that the games were about, of one hospital.
     """
 
@@ -48,7 +48,7 @@ class IdentificationFigures:
     baseline_success_rate: float
     bound: float
     bound_prior: float
-    optimal: float | None
+    optimal: float
     steps: int
     kind: str = "identification"
 
@@ -167,7 +167,7 @@ def membership_figures(
         outsiders=int((~there).sum()),
         success_rate=chosen.true_positive_rate,
         success_rate_ci95=chosen.true_positive_rate_ci95,
-        criterion=f"a record that was trained on is told from others, of which {level:.2g} are mistaken for one",
+        criterion=f"a record that was trained on is told from others, of whom {level:.0%} are mistaken for one",
         baseline_success_rate=level,
         bound=chosen.bound_at_limit,
         bound_prior=level,
