@@ -43,8 +43,8 @@ SEED, SIZE, CANDIDATES = 918273, 16, 5
 HOSPITALS = ("hospital-01", "hospital-02")
 SETTINGS = [
     "engine=inprocess", f"seed={SEED}", "eps=1", "clients=2", "training.rounds=2", "training.local_steps=2",
-    "training.expected_batch=5", "data.num_train=40", "data.num_val=12", "data.num_test=60",
-    f"data.image_size={SIZE}", "model.width=4", "evaluation.bootstrap=2", "evaluation.matrix=0",
+    "training.expected_batch=5", "partition.sizes=power_law", "data.num_train=45", "data.num_val=12",
+    "data.num_test=60", f"data.image_size={SIZE}", "model.width=4", "evaluation.bootstrap=2", "evaluation.matrix=0",
     f"adversary.attack=[{','.join(ATTACKS)}]", f"adversary.surfaces=[{','.join(SURFACES)}]",
     "adversary.bins=16", f"adversary.candidates={CANDIDATES}", "adversary.targets=8", "adversary.observed_rounds=0",
 ]  # fmt: skip
@@ -285,6 +285,8 @@ def test_a_realistic_adversary_holds_no_private_image(world: World) -> None:
 def test_what_is_said_of_a_hospital_does_not_depend_on_its_batch(world: World) -> None:
     """Its announced figures are those of its plan: nobody's presence moves them."""
     plans, local = {plan.name: plan for plan in world.prepared.plans}, world.prepared.local
+    # One hospital's figures would not pass for another's.
+    assert len({plan.mechanism for plan in plans.values()}) == len({plan.num_records for plan in plans.values()}) == 2
     for one in world.to("imprint", "trap_weights", "linear_probe"):
         assert isinstance(one.observation, Observation)
         public = one.observation.public
@@ -382,11 +384,13 @@ def test_the_worst_case_holds_inner_products_alone(world: World) -> None:
 
 def test_the_worst_case_is_told_how_often_a_record_is_drawn_and_not_whether_it_was(world: World) -> None:
     """The law of participation is the same for every candidate of every hospital with that sample rate."""
-    rates = {plan.mechanism.sample_rate for plan in world.prepared.plans}
+    rates, met = {plan.mechanism.sample_rate for plan in world.prepared.plans}, set()
     for seen in worst_cases(world):
-        for values, probabilities in seen.participation:
-            mean = float((values * probabilities).sum()) / float(values.max())
-            assert any(mean == pytest.approx(rate) for rate in rates)
+        means = [float((values * law).sum()) / float(values.max()) for values, law in seen.participation]
+        [rate] = [rate for rate in rates if means == pytest.approx([rate] * len(means))]
+        met.add(rate)
+    assert met == rates
+    assert len(rates) == len(HOSPITALS)
 
 
 def test_the_order_of_candidates_is_no_part_of_what_an_attack_weighs(world: World) -> None:

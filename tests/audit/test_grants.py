@@ -114,9 +114,16 @@ def test_others_and_own_add_up_to_the_clipped_sum_of_the_step(
 
 
 @pytest.mark.parametrize("views", [1, 2])
-@pytest.mark.parametrize("clip", [CLIP, math.inf], ids=["clipped", "unclipped"])
-def test_the_factor_times_the_image_is_what_the_record_counted(clip: float, views: int) -> None:
-    seen = observation(clip=clip)
+# Where nothing is clipped, what a class weighs shows in the gradient's length.
+@pytest.mark.parametrize(
+    ("clip", "weights"),
+    [(CLIP, None), (math.inf, None), (math.inf, CLASS_WEIGHTS)],
+    ids=["clipped", "unclipped", "unclipped and weighted"],
+)
+def test_the_factor_times_the_image_is_what_the_record_counted(
+    clip: float, weights: tuple[float, ...] | None, views: int
+) -> None:
+    seen = observation(clip=clip, weights=weights)
     images, labels = drawn(5 * views, seed=2), LABELS.repeat_interleave(views)
     by_hand = gradients(seen, images, labels, views=views)
     for place, (own, record) in enumerate(zip(by_hand, granted(seen, images, labels, views=views), strict=True)):
@@ -154,6 +161,17 @@ def test_a_record_counts_by_its_scale_and_the_others_by_theirs() -> None:
     )
     # Whether the clipping norm was reached is asked before scaling.
     assert all(record.clipped for record in scaled)
+
+
+def test_what_is_granted_of_the_others_does_not_depend_on_the_record_itself() -> None:
+    """Another patient in its place, of another class: to the last digits, the others come to the same."""
+    seen, images, labels = observation(), drawn(5, seed=2), LABELS.clone()
+    before = granted(seen, images, labels)
+    images[2], labels[2] = drawn(1, seed=9)[0], 0
+    after = granted(seen, images, labels)
+    for place, (one, other) in enumerate(zip(before, after, strict=True)):
+        moved = knowledge(one).others["probe.weight"] - knowledge(other).others["probe.weight"]
+        assert (float(moved.abs().max()) < 1e-13) is (place == 2)
 
 
 def test_a_record_below_the_clipping_norm_is_said_to_be() -> None:

@@ -58,7 +58,7 @@ def summary(**attack: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-HISTORY = [{"round": 1, "mcc": None, "ece": 0.25}, {"round": 11, "mcc": 0.555, "ece": 0.125}]
+HISTORY: list[dict[str, Any]] = [{"round": 1, "mcc": None, "ece": 0.25}, {"round": 11, "mcc": 0.555, "ece": 0.125}]
 
 
 def full() -> dict[str, Any]:

@@ -33,9 +33,9 @@ def told(number: int, *, seconds: float = 0.0) -> Callable[[], tuple[int, int, i
     return task
 
 
-def raising(error: Exception) -> Callable[[], Any]:
+def raising(kind: type[Exception], *arguments: Any) -> Callable[[], Any]:
     def task() -> Any:
-        raise error
+        raise kind(*arguments)
 
     return task
 
@@ -62,16 +62,25 @@ def test_every_task_has_its_place_and_its_threads_whatever_the_engine(name: str)
         assert [place for place, _ in found][-1] == 0, "results wait for a slower task before them"
 
 
-@pytest.mark.parametrize("name", ["inprocess", "ray"])
-def test_what_a_task_raises_is_raised_as_it_is_and_nothing_is_left_running(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "arguments", "message"),
+    [
+        ("inprocess", ZeroDivisionError, ("by none",), "by none"),
+        ("inprocess", SettingError, ("data.size", "must be larger"), "data.size: must be larger"),
+        # What is made from two arguments and keeps one is what pickle trips over.
+        ("ray", SettingError, ("data.size", "must be larger"), "data.size: must be larger"),
+    ],
+)
+def test_what_a_task_raises_is_raised_with_its_type_and_nothing_is_left_running(
+    name: str, kind: type[Exception], arguments: tuple[str, ...], message: str
+) -> None:
     before = torch.get_num_threads()
-    for error in (ZeroDivisionError("by none"), SettingError("data.size", "must be larger")):
-        with pytest.raises(type(error)) as raised:
-            list(run_tasks([raising(error), told(1)], engine=engine(name, threads=before + 1)))
-        assert type(raised.value) is type(error)
-        assert str(raised.value) == str(error)
-        assert torch.get_num_threads() == before
-        assert not ray.is_initialized()
+    with pytest.raises(kind) as raised:
+        list(run_tasks([raising(kind, *arguments), told(1)], engine=engine(name, threads=before + 1)))
+    assert type(raised.value) is kind
+    assert str(raised.value) == message
+    assert torch.get_num_threads() == before
+    assert not ray.is_initialized()
 
 
 def test_whoever_stops_listening_leaves_no_workers_behind() -> None:

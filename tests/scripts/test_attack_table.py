@@ -76,11 +76,11 @@ def write(folder: Path, budget: str, value: dict[str, Any], *, seed: int = 0) ->
     (path / "summary.json").write_text(json.dumps(value))
 
 
-def keep(folder: Path, budget: str, attack: str, *, grey: int, count: int = 2) -> None:
+def keep(folder: Path, budget: str, attack: str, *, grey: int, count: int = 2, seed: int = 0) -> None:
     """What a run keeps of an attack: reconstructions of one grey beside dark originals."""
     image = torch.full((1, 12, 12), grey / 255)
     columns = [Column(torch.zeros(1, 12, 12), image, torch.zeros(1, 12, 12), 0.9, True, "hospital-01")] * count
-    save_columns(run_folder(folder, budget) / "reconstructions" / f"{attack}.npz", columns)
+    save_columns(run_folder(folder, budget, seed) / "reconstructions" / f"{attack}.npz", columns)
 
 
 def lines(script: ModuleType, capsys: pytest.CaptureFixture[str], folder: Path, *budgets: str) -> list[str]:
@@ -157,6 +157,11 @@ def area(path: Path, *, grey: int) -> int:
     return int((abs(pixels(path) - grey) <= 1).sum())
 
 
+def height(path: Path, *, grey: int) -> float:
+    """How far from the top of a picture this grey lies on average, in pixels."""
+    return float(np.nonzero(abs(pixels(path) - grey) <= 1)[0].mean())
+
+
 def test_what_each_budget_kept_is_drawn_for_every_attack_that_rebuilds(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +176,8 @@ def test_what_each_budget_kept_is_drawn_for_every_attack_that_rebuilds(
     # The pictures of both budgets, each reconstruction as bright as it was kept: areas of one grey.
     assert [area(drawn[0], grey=shade) > 10_000 for shade in (100, 140, 180)] == [True, False, True]
     assert [area(drawn[1], grey=shade) > 20_000 for shade in (100, 140, 180)] == [False, True, False]
+    # In the order of the budgets.
+    assert height(drawn[0], grey=100) < height(drawn[0], grey=180) - 50
 
 
 def test_a_budget_that_kept_nothing_has_no_row_in_the_picture(
@@ -187,11 +194,27 @@ def test_a_budget_that_kept_nothing_has_no_row_in_the_picture(
     assert np.array_equal(pixels(tmp_path / "imprint_gradient.png"), alone)
 
 
-def test_the_seed_chooses_the_runs(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_seed_chooses_the_runs_and_their_pictures(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path, "8", summary(realistic=[attack("imprint")]))
-    write(tmp_path, "8", summary(worst_case=[NAMING]), seed=3)
+    write(tmp_path, "8", summary(worst_case=[NAMING], realistic=[attack("imprint")]), seed=3)
+    keep(tmp_path, "8", "imprint_gradient", grey=100)
+    keep(tmp_path, "8", "imprint_gradient", grey=180, seed=3)
     script.main(["--budgets", "8", "--seed", "3", "--folder", str(tmp_path)])
     assert "candidate_matching" in capsys.readouterr().out
+    picture = tmp_path / "imprint_gradient.png"
+    assert [area(picture, grey=shade) > 10_000 for shade in (100, 180)] == [False, True]
+
+
+def test_where_no_run_kept_a_reconstruction_the_picture_is_empty_and_the_table_whole(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "1", summary(realistic=[attack("imprint", None, records=0)]))
+    told = lines(script, capsys, tmp_path, "1")
+    assert cells(told[2])[2] == "-"
+    assert told[3:] == [str(tmp_path / "imprint_gradient.png")]
+    assert (tmp_path / "imprint_gradient.png").exists()
 
 
 def test_only_what_has_no_summary_is_run(
