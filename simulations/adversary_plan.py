@@ -149,6 +149,9 @@ def check_hospitals(wanted: Sequence[str], known: Sequence[str]) -> None:
     for name in wanted:
         if name not in known:
             raise unknown_choice("adversary.hospitals", name, known)
+    if len(set(wanted)) < len(wanted):
+        # A hospital that is attacked twice would count its records twice.
+        raise SettingError("adversary.hospitals", f"must be different ones, got {', '.join(wanted)}")
 
 
 def _obstacle(
@@ -175,10 +178,12 @@ def _obstacle(
         return "federation.record", f"must be all for {name}, which is about the updates of training"
     if config.federation.checkpoints != 0:
         return "federation.checkpoints", f"must be 0 (all kept) for {name}, which is about every round"
-    if steps > 1 and "gradient" in config.adversary.surfaces and config.privacy.secure_noise:
+    # Steps are seen by taking them again, noise included: a single one, too.
+    if "gradient" in config.adversary.surfaces and config.privacy.secure_noise:
         return (
             "privacy.secure_noise",
-            f"leaves no way to tell the single steps of {name}'s surface gradient: set adversary.surfaces=[update]",
+            f"leaves no way to take the single steps of {name}'s surface gradient again: "
+            "set adversary.surfaces=[update]",
         )
     return _obstacle_of_mean(config, local, steps=steps)
 
@@ -197,7 +202,8 @@ def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) ->
     surfaces = set(config.adversary.surfaces)
     means = surfaces & {"aggregate", "global_model"}
     if means and local.optimizer.name != LINEAR:
-        return "adversary.surfaces", f"{' and '.join(sorted(means))} need training.optimizer={LINEAR}"
+        verb = "need" if len(means) > 1 else "needs"
+        return "adversary.surfaces", f"{' and '.join(sorted(means))} {verb} training.optimizer={LINEAR}"
     if steps > 1 and "update" in surfaces and local.optimizer.name != LINEAR:
         return "adversary.surfaces", f"update with training.local_steps={steps} needs training.optimizer={LINEAR}"
     if "global_model" in surfaces and config.federation.server_optimizer != NONE:

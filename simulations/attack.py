@@ -9,7 +9,8 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +22,8 @@ from rich.console import Console
 from hbdp_fed.adversary import ATTACKS
 from hbdp_fed.errors import SettingError, UserError
 from hbdp_fed.strict_json import dumps
-from simulations.adversary_plan import AUTO, NONE, asked_for, check_adversary, check_hospitals
-from simulations.attacking import Assault, Risk, attack_and_audit, check_recorded
+from simulations.adversary_plan import AUTO, NONE, asked_for, check_adversary, check_hospitals, plan_attacks
+from simulations.attacking import Assault, Risk, attack_and_audit, check_recorded, only_recorded
 from simulations.compose import compose_run, typed, typed_as
 from simulations.prepare import Prepared, observed_by, prepare
 from simulations.run_folder import RunFolder, read_summary
@@ -80,13 +81,14 @@ def _with_run(given: Sequence[str]) -> DictConfig:
 def _attack(settings: AttackConfig, console: Console) -> int:
     source = RunFolder(Path(settings.run).expanduser().resolve())
     config = _config_of(source)
-    adversary = _adversary(config.adversary, settings)
+    with _own_keys():
+        adversary = _adversary(config.adversary, settings)
     console.print(f"reading {config.data.name}", soft_wrap=True)
     prepared = prepare(config)
-    check_hospitals(adversary.hospitals, [plan.name for plan in prepared.plans])
-    prepared = _attacked_by(prepared, adversary)
-    assault = Assault(prepared, source, _attacks(settings.attack, prepared), lambda _: None)
-    check_recorded(assault)
+    with _own_keys():
+        check_hospitals(adversary.hospitals, [plan.name for plan in prepared.plans])
+        _check_rounds(settings.rounds or (), prepared)
+        assault = _planned(settings, _attacked_by(prepared, adversary), source, console)
     output = _output(settings.output, source)
     started = time.perf_counter()
     with progress(console, rounds=0) as line:
@@ -113,13 +115,16 @@ def _config_of(source: RunFolder) -> RunConfig:
     path = source.path / "config.yaml"
     if not path.is_file():
         raise SettingError("run", f"{source.path} holds no run: there is no config.yaml")
-    loaded = OmegaConf.load(path)
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:
+        raise SettingError("run", f"{path} is no configuration: {str(error).splitlines()[0]}") from error
     if not isinstance(loaded, DictConfig):
         raise SettingError("run", f"{path} is no configuration")
     try:
         chosen = [f"{group}={loaded[group].name}" for group in ("data", "model", "engine")]
     except (AttributeError, KeyError) as error:
-        raise SettingError("run", f"{path} is no run's configuration ({error})") from error
+        raise SettingError("run", f"{path} is no run's configuration: {str(error).splitlines()[0]}") from error
     composed = compose_run(chosen)
     try:
         merged = OmegaConf.merge(composed, loaded)
@@ -138,25 +143,59 @@ def _adversary(own: AdversaryConfig, settings: AttackConfig) -> AdversaryConfig:
     return adversary
 
 
+def _check_rounds(wanted: Sequence[int], prepared: Prepared) -> None:
+    last = prepared.hyper.rounds + prepared.probes
+    for number in wanted:
+        if not 1 <= number <= last:
+            raise SettingError("rounds", f"must be from 1 to {last}, the probes included; got {number}")
+
+
 def _attacked_by(prepared: Prepared, adversary: AdversaryConfig) -> Prepared:
     """The same run with another adversary. What hospitals had planned stays as it was."""
     changed = replace(prepared, config=replace(prepared.config, adversary=adversary))
     return replace(changed, observed=observed_by(changed))
 
 
-def _attacks(wanted: Any, prepared: Prepared) -> tuple[str, ...]:
-    """The attacks by name: those of the run, or those that were asked for."""
-    if wanted is None or wanted == AUTO:
-        return prepared.attacks.attacks
-    words = asked_for(wanted)
-    if words == [NONE]:
-        raise SettingError("attack", "none leaves nothing to do")
-    return tuple(name for name in ATTACKS if name in words)
+def _planned(settings: AttackConfig, prepared: Prepared, source: RunFolder, console: Console) -> Assault:
+    """What there is to do: attacks by name are refused if they cannot work, of all others those are left that can.
+
+    Those are the run's own, or with ``auto`` every one that applies to what it recorded.
+    """
+    words = list(prepared.attacks.attacks) if settings.attack is None else asked_for(settings.attack)
+    if not words or words == [NONE]:
+        raise SettingError("attack", f"none leaves nothing to do; choose {AUTO}, or of: {', '.join(ATTACKS)}")
+    config = replace(prepared.config, adversary=replace(prepared.config.adversary, attack=words))
+    possible = plan_attacks(config, prepared.dataset, prepared.local, steps=prepared.hyper.local_steps)
+    assault = Assault(prepared, source, possible.attacks, lambda _: None)
+    if settings.attack is not None and words != [AUTO]:
+        check_recorded(assault)
+        return assault
+    assault, missing = only_recorded(assault)
+    left_out = (*possible.left_out, *missing)
+    if not assault.attacks:
+        raise SettingError("attack", f"nothing is left to do; {'; '.join(left_out)}")
+    for line in left_out:
+        console.print(f"attack left out: {line}", soft_wrap=True)
+    return assault
+
+
+@contextmanager
+def _own_keys() -> Iterator[None]:
+    """Settings of a run's adversary go by shorter names here."""
+    try:
+        yield
+    except SettingError as error:
+        raise SettingError(error.key.removeprefix("adversary."), error.problem) from error
 
 
 def _output(wanted: str | None, source: RunFolder) -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = source.path / "attacks" / stamp if wanted is None else Path(wanted).expanduser().resolve()
+    if wanted is None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        path, number = source.path / "attacks" / stamp, 2
+        while path.exists():
+            path, number = path.with_name(f"{stamp}-{number}"), number + 1
+    else:
+        path = Path(wanted).expanduser().resolve()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise SettingError("output", f"{path} exists and is not an empty folder; choose another one")
     try:

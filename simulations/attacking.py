@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -145,24 +145,40 @@ def check_recorded(assault: Assault) -> None:
         SettingError: naming what there is.
     """
     names = set(recorded_names(assault.folder.observations))
-    sent = ", ".join(f"{name} ({', '.join(map(str, numbers))})" for name, numbers in _recorded_probes(assault, names))
     for attack in assault.attacks:
-        if ATTACKS[attack].kind == "probe":
-            for number in assault.probes(attack) or (0,):
-                missing = [h for h in assault.hospitals() if recording_name(attack, number, h) not in names]
-                if missing:
-                    raise SettingError(
-                        "attack",
-                        f"no probe of {attack}{f' in round {number}' if number else ''} was recorded; probes are "
-                        f"planned before training (adversary.attack); recorded with rounds: {sent or 'none'}",
-                    )
-        else:
-            for number in assault.prepared.observed:
-                folder = assault.folder.observations / f"round-{number:04d}"
-                if not folder.is_dir():
-                    raise SettingError(
-                        "attack", f"the updates of round {number}, which {attack} is about, were not recorded"
-                    )
+        obstacle = _unrecorded(assault, attack, names)
+        if obstacle is not None:
+            raise SettingError(*obstacle)
+
+
+def only_recorded(assault: Assault) -> tuple[Assault, tuple[str, ...]]:
+    """The same without the attacks that :func:`check_recorded` would refuse, and why each of those is left out."""
+    names = set(recorded_names(assault.folder.observations))
+    obstacles = {name: _unrecorded(assault, name, names) for name in assault.attacks}
+    left_out = tuple(f"{name}: {found[1]}" for name, found in obstacles.items() if found is not None)
+    return replace(assault, attacks=tuple(name for name, found in obstacles.items() if found is None)), left_out
+
+
+def _unrecorded(assault: Assault, attack: str, names: set[str]) -> tuple[str, str] | None:
+    """The setting by which there is nothing for an attack to read, and why; None if there is something."""
+    if ATTACKS[attack].kind != "probe":
+        if not assault.prepared.observed:
+            return "observed_rounds", f"no training round is left to {attack}: 0 takes all that rounds names"
+        for number in assault.prepared.observed:
+            if not (assault.folder.observations / f"round-{number:04d}").is_dir():
+                return "attack", f"the updates of round {number}, which {attack} is about, were not recorded"
+        return None
+    numbers = assault.probes(attack)
+    needed = {recording_name(attack, number, hospital) for number in numbers for hospital in assault.hospitals()}
+    if needed and needed <= names:
+        return None
+    rounds = numbers or assault.adversary.rounds
+    asked = f" in round {', '.join(map(str, rounds))}" if rounds else ""
+    sent = [f"{name} ({', '.join(map(str, found))})" for name, found in _recorded_probes(assault, names)]
+    return "attack", (
+        f"no probe of {attack}{asked} was recorded; probes are planned before training (adversary.attack); "
+        f"recorded with rounds: {', '.join(sent) or 'none'}"
+    )
 
 
 def attack_and_audit(assault: Assault, output: Path) -> Risk:
