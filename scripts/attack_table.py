@@ -34,8 +34,8 @@ def cell(entry: Mapping[str, Any] | None) -> str:
     """An attack's success in one run."""
     if entry is None or entry["success_rate"] is None:
         return "-"
-    low, high = entry["success_rate_ci95"]
-    text = f"{entry['success_rate']:.1%} ({low:.1%} to {high:.1%}), n={entry['records']}"
+    rate, low, high = (show_percent(value) for value in (entry["success_rate"], *entry["success_rate_ci95"]))
+    text = f"{rate} ({low} to {high}), n={entry['records']}"
     if entry.get("bound") is not None:
         text += f"; bound {show_percent(entry['bound'])}"
     if entry.get("optimal") is not None:
@@ -77,7 +77,7 @@ def draw(runs: Mapping[str, Summary], folder: Path, seed: int) -> Iterator[Path]
             kept = folder / f"eps-{budget}_seed-{seed}" / "reconstructions" / f"{name}_{surface}.npz"
             entry = entries(summary).get((name, surface))
             if kept.exists() and entry is not None and entry["success_rate"] is not None:
-                rows.append((f"eps = {budget}\n{entry['success_rate']:.1%} rebuilt", load_columns(kept)))
+                rows.append((f"eps = {budget}\n{show_percent(entry['success_rate'])} rebuilt", load_columns(kept)))
         title = f"{name.replace('_', ' ')} ({surface}) on {next(iter(runs.values()))['dataset']}"
         path = folder / f"{name}_{surface}.png"
         save_figure(budget_figure(rows, title=title), path)

@@ -37,10 +37,16 @@ def seen_on(surface: Surface, answers: Sequence[Observation], shares: Mapping[st
     Returns:
         One observation a hospital, or a single one of the mean, whose mechanism is that of the whole sum: the noises
         add up, and a record of the loudest hospital counts as in its own sum.
+
+    Raises:
+        ValueError: if a mean is asked for of hospitals that clip to different norms: no one unit fits its noise.
     """
     threat_model = replace(answers[0].threat_model, surface=surface)
     if surface in ("gradient", "update"):
         return [replace(answer, threat_model=threat_model) for answer in answers]
+    norms = {answer.public.mechanism.max_grad_norm for answer in answers}
+    if len(norms) > 1:
+        raise ValueError(f"the mean of hospitals needs one clipping norm, got {sorted(norms)}")
     scales = record_scales(answers, shares)
     mean = _mean([answer.released for answer in answers], shares)
     first = answers[0]
@@ -48,9 +54,7 @@ def seen_on(surface: Surface, answers: Sequence[Observation], shares: Mapping[st
         # What is left of the change where weights and change are one number.
         start = {name: value.double() for name, value in first.model_before.items()}
         mean = {name: (start[name] + value) - start[name] for name, value in mean.items()}
-    noise = math.hypot(
-        *(scales[a.released.hospital] * a.public.mechanism.noise_multiplier * _norm(a) for a in answers)
-    ) / _norm(first)
+    noise = math.hypot(*(scales[a.released.hospital] * a.public.mechanism.noise_multiplier for a in answers))
     released = ModelUpdate(
         hospital=ALL_HOSPITALS,
         round=first.released.round,
@@ -64,12 +68,6 @@ def seen_on(surface: Surface, answers: Sequence[Observation], shares: Mapping[st
         expected_batch=loudest.public.expected_batch / shares[loudest.released.hospital],
     )
     return [replace(first, threat_model=threat_model, released=released, public=public)]
-
-
-def _norm(answer: Observation) -> float:
-    norm = answer.public.mechanism.max_grad_norm
-    # Nothing is clipped in a control, whose noise is 0 in any unit.
-    return norm if math.isfinite(norm) else 1.0
 
 
 def _mean(updates: Sequence[ModelUpdate], shares: Mapping[str, float]) -> Weights:

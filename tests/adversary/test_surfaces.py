@@ -202,14 +202,12 @@ def test_undoing_the_optimiser_gives_the_scaled_clipped_sums_and_nothing_but_noi
     assert public.noise_multiplier == pytest.approx(math.hypot(0.3 * 0.625, 1.1, 0.6 * 0.25))
 
 
-def test_each_hospital_may_clip_at_a_norm_of_its_own() -> None:
-    clips = (0.4, 1.9, 0.8)
-    hospitals = [replace(one, clip=clip) for one, clip in zip(HOSPITALS, clips, strict=True)]
-    silent = [replace(one, sigma=0.0) for one in hospitals]
-    [noisy], [clean] = (seen_on("aggregate", answers(some), shares()) for some in (hospitals, silent))
-    left = undone(noisy) - undone(clean)
-    public = noisy.public.mechanism
-    assert float(left.std()) == pytest.approx(public.noise_multiplier * public.max_grad_norm, rel=0.02)
+@pytest.mark.parametrize("surface", ["aggregate", "global_model"])
+def test_a_mean_of_hospitals_that_clip_to_different_norms_is_refused(surface: Surface) -> None:
+    apart = [replace(HOSPITALS[0], clip=0.4), *HOSPITALS[1:]]
+    with pytest.raises(ValueError, match="one clipping norm, got"):
+        seen_on(surface, answers(apart), shares())
+    assert len(seen_on("update", answers(apart), shares())) == 3
 
 
 def test_equal_hospitals_share_their_noise() -> None:
