@@ -42,8 +42,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Five hospitals train under epsilon 1e12, are attacked, and get their report (in runs/)
 	$(BIN)/python -m simulations.run clients=5 eps=1e12 $(ARGS)
 
-test: $(INSTALLED) ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+# A file's tests share what takes long to make, so files, not tests, are dealt to the processes.
+test: $(INSTALLED) ## Run the tests, on up to four processors
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED) ## Run the tests that take longer than a minute each
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
