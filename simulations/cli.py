@@ -26,10 +26,17 @@ def _attack(arguments: Sequence[str]) -> int:
     return attack(arguments)
 
 
+def _ledger(arguments: Sequence[str]) -> int:
+    from simulations.ledger import main as ledger
+
+    return ledger(arguments)
+
+
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "run": ("train a federation under a budget and attack it", _run),
     "attack": ("attack what an old run recorded, without training", _attack),
     "budget": ("what each budget costs and what it prevents, before any training", _budget),
+    "ledger": ("whether an old run's privacy ledger is what the run wrote", _ledger),
 }
 """Subcommands with a line of help each."""
 

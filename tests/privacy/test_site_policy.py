@@ -1,0 +1,47 @@
+"""What hospitals insist on: every reason to stay away is named, and asked for before anything is trained."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hbdp_fed.privacy.site_policy import SitePolicy
+
+
+def test_a_policy_that_is_kept_refuses_nothing() -> None:
+    policy = SitePolicy(highest_epsilon=1e6, lowest_records=100, allowed_tasks=("multiclass", "binary"))
+    assert policy.refusal(1e6, 100, "binary") is None
+    assert SitePolicy(math.inf, 0, ("binary",)).refusal(math.inf, 0, "binary") is None
+
+
+@pytest.mark.parametrize(
+    ("eps", "records", "task", "told"),
+    [
+        (1e12, 100, "binary", "the plan's epsilon 1e+12 is above the ceiling of 1e+06"),
+        (math.inf, 100, "binary", "the plan's epsilon inf is above the ceiling of 1e+06"),
+        (1_000_000.1, 100, "binary", "the plan's epsilon 1000000.1 is above the ceiling of 1000000.0"),
+        (math.nan, 100, "binary", "the plan's epsilon nan is above the ceiling of 1e+06"),
+        (8.0, 99, "binary", "99 records are fewer than the least of 100"),
+        (8.0, 100, "segmentation", "the task 'segmentation' is not allowed, only: multiclass, binary"),
+        (
+            1e7,
+            0,
+            "x",
+            "the plan's epsilon 1e+07 is above the ceiling of 1e+06; 0 records are fewer than the least of 100; "
+            "the task 'x' is not allowed, only: multiclass, binary",
+        ),
+    ],
+)
+def test_a_policy_names_every_problem_with_value_and_ceiling(eps: float, records: int, task: str, told: str) -> None:
+    policy = SitePolicy(highest_epsilon=1e6, lowest_records=100, allowed_tasks=("multiclass", "binary"))
+    assert policy.refusal(eps, records, task) == told
+
+
+def test_a_policy_that_cannot_be_is_refused() -> None:
+    for eps in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="highest_epsilon must be positive"):
+            SitePolicy(eps, 0, ())
+    with pytest.raises(ValueError, match="lowest_records must be at least 0"):
+        SitePolicy(1.0, -1, ())
+    assert SitePolicy(1.0, 0, ()).refusal(1.0, 0, "binary") == "the task 'binary' is not allowed, only: none"
