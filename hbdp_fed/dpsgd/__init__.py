@@ -14,6 +14,7 @@ from hbdp_fed.dpsgd.noise import (
 from hbdp_fed.dpsgd.record_gradients import clipped_record_gradients, flattened
 from hbdp_fed.dpsgd.sampling import poisson_batches
 from hbdp_fed.dpsgd.step import StepGradient, dp_sgd_gradient, make_summer
+from hbdp_fed.dpsgd.update_norm import largest_update_norm
 
 __all__ = [
     "EFFECTIVELY_GAUSSIAN",
@@ -30,6 +31,7 @@ __all__ = [
     "dp_sgd_gradient",
     "flattened",
     "gaussian_noise",
+    "largest_update_norm",
     "make_summer",
     "noise_to_resolution",
     "plain_summer",

@@ -22,7 +22,7 @@ FirstGradient = Callable[[Weights, Weights, OptimizerSettings], Weights]
 _EPS = 1e-8
 """Added to the root of the second moment: the Adam family's default."""
 
-_BETA2 = 0.999
+BETA2 = 0.999
 """Decay of the second moment: the Adam family's default."""
 
 _MOMENTUM_DECAY = 4e-3
@@ -102,7 +102,7 @@ def _adamw(parameters: Sequence[Tensor], settings: OptimizerSettings) -> torch.o
     return torch.optim.AdamW(
         parameters,
         lr=settings.learning_rate,
-        betas=(settings.momentum, _BETA2),
+        betas=(settings.momentum, BETA2),
         eps=_EPS,
         weight_decay=settings.weight_decay,
     )
@@ -112,7 +112,7 @@ def _nadam(parameters: Sequence[Tensor], settings: OptimizerSettings) -> torch.o
     return torch.optim.NAdam(
         parameters,
         lr=settings.learning_rate,
-        betas=(settings.momentum, _BETA2),
+        betas=(settings.momentum, BETA2),
         eps=_EPS,
         weight_decay=settings.weight_decay,
         momentum_decay=_MOMENTUM_DECAY,

@@ -33,6 +33,8 @@ class LocalSettings:
         grad_mode: A key of :data:`hbdp_fed.dpsgd.GRAD_MODES`.
         precision: A key of :data:`hbdp_fed.training.PRECISIONS`.
         max_physical_batch: Rows (views of records) differentiated at once, at least 1; bounds memory.
+        proximal: mu of FedProx (Li et al. 2020, arXiv 1812.06127), at least 0: mu/2 times the squared distance from the
+            weights that were received is added to the loss, after the noise, since no record has a part in it.
     """
 
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -44,6 +46,7 @@ class LocalSettings:
     grad_mode: str = "hbdp"
     precision: str = "float32"
     max_physical_batch: int = 256
+    proximal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def train_locally(
         if watch is not None:
             watch(LocalStep(indices, seen, targets, moving.followers, step.gradient))
         rate = optimizer_at(settings, progress.after(len(taken))).learning_rate
-        moving.take(step.gradient, optimizer, learning_rate=rate)
+        moving.take(step.gradient, optimizer, learning_rate=rate, proximal=settings.proximal)
         taken.append(replace(step, gradient={}))
     return _result(moving.delta(), taken)
 
@@ -194,10 +197,15 @@ class _Moving:
         start = {name: value.detach().double().clone() for name, value in followers.items()}
         return cls(start=start, masters={name: value.clone() for name, value in start.items()}, followers=followers)
 
-    def take(self, gradient: Weights, optimizer: torch.optim.Optimizer, *, learning_rate: float) -> None:
+    def take(
+        self, gradient: Weights, optimizer: torch.optim.Optimizer, *, learning_rate: float, proximal: float
+    ) -> None:
         """One step of the optimiser over the masters; what has no gradient, a frozen weight, stays where it is."""
         for name, master in self.masters.items():
-            master.grad = gradient.get(name)
+            own = gradient.get(name)
+            if own is not None and proximal:
+                own = own + proximal * (master - self.start[name])
+            master.grad = own
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()

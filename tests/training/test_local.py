@@ -49,7 +49,8 @@ def train(mechanism: DpSgdParams, steps: int, settings: LocalSettings = SGD, pro
     )
 
 
-def test_the_delta_is_momentum_sgd_on_the_noisy_gradients() -> None:
+@pytest.mark.parametrize("proximal", [0.0, 0.7])
+def test_the_delta_is_momentum_sgd_on_the_noisy_gradients(proximal: float) -> None:
     mechanism = DpSgdParams(noise_multiplier=0.3, max_grad_norm=0.5, sample_rate=0.4, steps=3)
     model = build_model(SPEC)
     load_weights(model, WEIGHTS)
@@ -61,10 +62,11 @@ def test_the_delta_is_momentum_sgd_on_the_noisy_gradients() -> None:
         total = summer(IMAGES[indices], LABELS[indices]).total
         noise = gaussian_noise(total, std=0.3 * 0.5, source=source)
         for name in master:
-            velocity[name] = 0.9 * velocity[name] + (total[name] + noise[name]) / 12.0
+            pull = proximal * (master[name] - WEIGHTS[name].double())
+            velocity[name] = 0.9 * velocity[name] + (total[name] + noise[name]) / 12.0 + pull
             master[name] = master[name] - 0.2 * velocity[name]
         load_weights(model, master)
-    found = train(mechanism, steps=3).delta
+    found = train(mechanism, steps=3, settings=replace(SGD, proximal=proximal)).delta
     for name, value in master.items():
         torch.testing.assert_close(found[name], value - WEIGHTS[name].double(), rtol=1e-9, atol=1e-13)
 
