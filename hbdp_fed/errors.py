@@ -60,6 +60,24 @@ class HospitalFailure(RuntimeError):
         self.details = details
 
 
+class QuorumLost(RuntimeError):
+    """Too few hospitals answered for a round to count. The run cannot go on (exit code 1).
+
+    Args:
+        round: Which round.
+        used: How many answers could be used.
+        asked: How many hospitals were asked.
+        needed: ``federation.min_hospitals``, or all that were asked where they are fewer.
+    """
+
+    def __init__(self, *, round: int, used: int, asked: int, needed: int) -> None:
+        super().__init__(
+            f"round {round}: only {used} of the {asked} hospitals that were asked gave an answer that can be used, and "
+            f"federation.min_hospitals asks for {needed}"
+        )
+        self.round = round
+
+
 class TrainingDiverged(RuntimeError):
     """Training left no usable model. The run cannot go on (exit code 1)."""
 

@@ -134,8 +134,8 @@ class ModelUpdate:
     num_records: int
 
 
-UpdateTap = Callable[[int, Sequence[ModelUpdate]], None]
-"""Called with the round and exactly the updates that travelled, in the hospitals' fixed order."""
+UpdateTap = Callable[[ModelUpdate], None]
+"""Called with exactly the updates that travelled, one after the other, in the hospitals' fixed order."""
 
 
 @dataclass(frozen=True)

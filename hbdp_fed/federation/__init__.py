@@ -8,3 +8,5 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray's announced default of the future; asking for it now silences the announcement.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# By default a worker gives way to everything else on its machine, the server included, and starves beside other work.
+os.environ.setdefault("RAY_worker_niceness", "0")

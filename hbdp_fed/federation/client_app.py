@@ -22,6 +22,7 @@ from hbdp_fed.federation.codec import (
     parse_request,
     reply_content,
 )
+from hbdp_fed.federation.faults import misbehave
 from hbdp_fed.federation.randomness import round_randomness
 from hbdp_fed.federation.settings import AppSettings, Site, resolved_settings
 from hbdp_fed.training import resolve_device, round_progress, train_locally
@@ -68,8 +69,10 @@ def _answer(
         site = settings.sites[int(context.node_config[_PARTITION])]
         hospital = site.plan.name
         return Message(work(settings, site), reply_to=message)
-    except Exception:  # noqa: BLE001 - whatever it is, the server has to learn it with the hospital's name
-        return Message(failure_content(hospital=hospital, details=traceback.format_exc()), reply_to=message)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the server has to learn it with the hospital's name
+        kind = "refused" if isinstance(error, PermissionError) else "exception"
+        content = failure_content(hospital=hospital, kind=kind, details=traceback.format_exc())
+        return Message(content, reply_to=message)
 
 
 def _train(request: TrainRequest, settings: AppSettings, site: Site, state: RecordDict) -> RecordDict:
@@ -109,7 +112,7 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, state: Reco
         seconds=time.perf_counter() - started,
         bytes=0,
     )
-    return reply_content(update, report)
+    return misbehave(reply_content(update, report), settings.faults, hospital=name, round=request.round)
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,8 +80,8 @@ def from_arrays(arrays: ArrayRecord) -> Weights:
     return {name: torch.from_numpy(np.array(array.numpy())) for name, array in arrays.items()}
 
 
-def request_message(request: TrainRequest, *, node_id: int) -> Message:
-    """The request as a message to one node."""
+def request_messages(request: TrainRequest, node_ids: Iterable[int]) -> Iterator[Message]:
+    """The request as a message to each of these nodes. All share one content, which need not be copied for each."""
     content = RecordDict(
         {
             _ARRAYS: to_arrays({name: value.float() for name, value in request.weights.items()}),
@@ -89,11 +90,12 @@ def request_message(request: TrainRequest, *, node_id: int) -> Message:
             ),
         }
     )
-    return Message(content, node_id, MessageType.TRAIN, group_id=str(request.round))
+    for node_id in node_ids:
+        yield Message(content, node_id, MessageType.TRAIN, group_id=str(request.round))
 
 
 def parse_request(message: Message) -> TrainRequest:
-    """The inverse of :func:`request_message`, at the hospital."""
+    """The inverse of :func:`request_messages`, at the hospital."""
     config = message.content.config_records[_CONFIG]
     return TrainRequest(
         round=int(config["round"]),  # type: ignore[arg-type]
@@ -141,14 +143,12 @@ def parse_reply(message: Message) -> tuple[ModelUpdate, RoundReport]:
     """The inverse of :func:`reply_content`, at the server.
 
     Raises:
-        ValueError: if the update holds a value that is not finite: one such update would destroy the global model.
+        KeyError: if a part of the answer is missing.
+        ValueError: if a part of it cannot be read.
     """
     config, metrics = message.content.config_records[_CONFIG], message.content.metric_records[_METRICS]
     hospital, number = str(config["hospital"]), int(config["round"])  # type: ignore[arg-type]
     delta = from_arrays(message.content.array_records[_ARRAYS])
-    bad = [name for name, value in delta.items() if not bool(torch.isfinite(value).all())]
-    if bad:
-        raise ValueError(f"the update of {hospital} in round {number} is not finite in {', '.join(bad)}")
 
     def figure(name: str) -> float:
         value = metrics[name]
@@ -172,12 +172,12 @@ def parse_reply(message: Message) -> tuple[ModelUpdate, RoundReport]:
     return update, report
 
 
-def failure_content(*, hospital: str, details: str) -> RecordDict:
-    """What a hospital answers when its app raised: its name and the traceback as text."""
-    return RecordDict({_FAILURE: ConfigRecord({"hospital": hospital, "details": details})})
+def failure_content(*, hospital: str, kind: str, details: str) -> RecordDict:
+    """What a hospital answers when it refuses or its app raised: its name, which of both, and the traceback as text."""
+    return RecordDict({_FAILURE: ConfigRecord({"hospital": hospital, "kind": kind, "details": details})})
 
 
-def parse_failure(message: Message) -> tuple[str, str] | None:
-    """(hospital, traceback) if the message is a hospital's report of its own failure, else None."""
+def parse_failure(message: Message) -> tuple[str, str, str] | None:
+    """(hospital, kind, traceback) if the message is a hospital's report of its own failure, else None."""
     record = message.content.config_records.get(_FAILURE)
-    return None if record is None else (str(record["hospital"]), str(record["details"]))
+    return None if record is None else (str(record["hospital"]), str(record["kind"]), str(record["details"]))

@@ -1,59 +1,110 @@
-"""The engines that run a federation on one machine. They share the apps, so they give the same results."""
+"""The engines that run a federation on one machine or one cluster. They share the apps: the results are the same."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+from flwr.app import ConfigRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from hbdp_fed.errors import unknown_choice
+from hbdp_fed.federation.cluster import LOCAL, ClusterSettings, cluster
+from hbdp_fed.federation.faults import DUPLICATE
+from hbdp_fed.federation.inprocess import play_in_process
+from hbdp_fed.federation.settings import AppSettings
+from hbdp_fed.federation.simulated_grid import run_simulated
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How a federation is run on this machine.
+    """How a federation is run.
 
     Attributes:
         name: A key of :data:`ENGINES`.
         workers: Hospitals that compute at the same time.
         threads_per_client: PyTorch threads of each.
         gpus_per_client: Share of a GPU that a hospital takes, in [0, 1].
+        address: The Ray cluster (see :class:`~hbdp_fed.federation.cluster.ClusterSettings`).
     """
 
     name: str
     workers: int
     threads_per_client: int
     gpus_per_client: float
+    address: str = LOCAL
+
+    @property
+    def cluster(self) -> ClusterSettings:
+        """The cluster that this asks for."""
+        return ClusterSettings(
+            address=self.address, processors=self.workers * self.threads_per_client, gpus=self.gpus_per_client > 0
+        )
 
 
-def _ray(server_app: ServerApp, client_app: ClientApp, num_hospitals: int, engine: EngineSettings) -> None:
-    from hbdp_fed.federation.on_ray import run_on_ray  # Ray takes seconds to import
+@dataclass
+class Simulated:
+    """What a simulation adds to the apps: the nodes.
 
-    run_on_ray(
-        server_app,
-        client_app,
-        num_hospitals=num_hospitals,
-        workers=engine.workers,
-        threads_per_client=engine.threads_per_client,
-        gpus_per_client=engine.gpus_per_client,
-    )
+    Attributes:
+        states: What each hospital keeps between rounds, in the hospitals' order; renewed in place.
+        twice: Answers that the network delivers twice, as (place of the hospital, round).
+    """
+
+    states: list[RecordDict]
+    twice: Collection[tuple[int, int]] = frozenset()
+
+    @classmethod
+    def fresh(cls, settings: AppSettings) -> Simulated:
+        """Hospitals that were asked nothing yet."""
+        places = {name: place for place, name in enumerate(settings.hospitals)}
+        twice = {(places[fault.hospital], fault.round) for fault in settings.faults if fault.kind == DUPLICATE}
+        return cls(states=[RecordDict() for _ in settings.sites], twice=twice)
+
+    def to_plain(self) -> list[dict[str, dict[str, Any]]]:
+        """What the hospitals keep, as plain JSON values."""
+        return [{name: dict(record) for name, record in state.config_records.items()} for state in self.states]
+
+    def restore(self, value: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+        """Give the hospitals back what :meth:`to_plain` wrote down."""
+        for place, records in enumerate(value):
+            self.states[place] = RecordDict({name: ConfigRecord(dict(record)) for name, record in records.items()})
 
 
-def _inprocess(server_app: ServerApp, client_app: ClientApp, num_hospitals: int, engine: EngineSettings) -> None:
-    from hbdp_fed.federation.inprocess import run_in_process
+def _ray(server_app: ServerApp, client_app: ClientApp, simulated: Simulated, engine: EngineSettings) -> None:
+    with cluster(engine.cluster):
+        from hbdp_fed.federation.on_ray import RayPlayers  # Ray takes seconds to import
 
-    run_in_process(server_app, client_app, num_hospitals=num_hospitals)
+        players = RayPlayers(
+            client_app, workers=engine.workers, threads=engine.threads_per_client, gpus=engine.gpus_per_client
+        )
+        try:
+            run_simulated(server_app, players, simulated.states, simulated.twice)
+        finally:
+            players.close()
 
 
-ENGINES: Mapping[str, Callable[[ServerApp, ClientApp, int, EngineSettings], None]] = {
+def _inprocess(server_app: ServerApp, client_app: ClientApp, simulated: Simulated, engine: EngineSettings) -> None:
+    run_simulated(server_app, play_in_process(client_app), simulated.states, simulated.twice)
+
+
+ENGINES: Mapping[str, Callable[[ServerApp, ClientApp, Simulated, EngineSettings], None]] = {
     "ray": _ray,
     "inprocess": _inprocess,
 }
 """Engines by name."""
+
+
+@contextmanager
+def kept_ready(engine: EngineSettings) -> Iterator[None]:
+    """Whatever the engine needs to start is started once for all that runs on it inside."""
+    with cluster(engine.cluster) if engine.name == "ray" else nullcontext():
+        yield
 
 
 def default_workers(*, num_hospitals: int, threads_per_client: int) -> int:
@@ -62,8 +113,10 @@ def default_workers(*, num_hospitals: int, threads_per_client: int) -> int:
     return max(1, min(num_hospitals, processors // threads_per_client))
 
 
-def run_federation(server_app: ServerApp, client_app: ClientApp, *, num_hospitals: int, engine: EngineSettings) -> None:
-    """Run the apps to the end.
+def run_federation(
+    server_app: ServerApp, client_app: ClientApp, *, simulated: Simulated, engine: EngineSettings
+) -> None:
+    """Run the apps to the end, the server's in this thread. What it raises is raised here.
 
     Raises:
         SettingError: for an unknown engine.
@@ -71,7 +124,6 @@ def run_federation(server_app: ServerApp, client_app: ClientApp, *, num_hospital
     """
     if engine.name not in ENGINES:
         raise unknown_choice("engine", engine.name, ENGINES)
-    # For good, not only while the engine runs: an interrupted run's server thread logs a little longer. Failures are
-    # raised with their hospital's name, and Flower's own account of the same event would only repeat it.
+    # Failures are raised with their hospital's name, and Flower's own account of the same event would only repeat it.
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    ENGINES[engine.name](server_app, client_app, num_hospitals, engine)
+    ENGINES[engine.name](server_app, client_app, simulated, engine)

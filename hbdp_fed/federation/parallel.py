@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 
 from hbdp_fed.errors import unknown_choice
+from hbdp_fed.federation.cluster import cluster
 from hbdp_fed.federation.engine import ENGINES, EngineSettings
-
-_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
-"""Makes glibc give large blocks back at once. Games allocate tensors of ever new sizes, by which a worker grows to many
-times of what it uses."""
 
 Result = TypeVar("Result")
 Task = Callable[[], Result]
@@ -44,35 +40,26 @@ def _inprocess(tasks: Sequence[Task[Any]], engine: EngineSettings) -> Iterator[t
 
 
 def _ray(tasks: Sequence[Task[Any]], engine: EngineSettings) -> Iterator[tuple[int, Any]]:
-    import ray  # takes seconds to import
+    with cluster(engine.cluster):
+        import ray  # takes seconds to import
 
-    started = not ray.is_initialized()
-    if started:
-        ray.init(
-            address="local",
-            num_cpus=engine.workers * engine.threads_per_client,
-            num_gpus=torch.cuda.device_count() if engine.gpus_per_client > 0 else 0,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": _GIVE_BACK},
-        )
-    try:
         remote = ray.remote(num_cpus=engine.threads_per_client, num_gpus=engine.gpus_per_client, max_retries=0)(
             _with_threads
         )
         places = {remote.remote(task, engine.threads_per_client): place for place, task in enumerate(tasks)}
         waiting = list(places)
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1)
-            try:
-                result = ray.get(done[0])
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error
-            yield places[done[0]], result
-    finally:
-        if started:
-            ray.shutdown()
+        try:
+            while waiting:
+                done, waiting = ray.wait(waiting, num_returns=1)
+                try:
+                    result = ray.get(done[0])
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from error
+                yield places[done[0]], result
+        finally:
+            # Whoever stops listening leaves nothing running on a cluster that goes on.
+            for future in waiting:
+                ray.cancel(future, force=True)
 
 
 def _with_threads(task: Task[Any], threads: int) -> Any:

@@ -1,17 +1,20 @@
-"""Who is behind which Flower node, and what to make of a round's answers."""
+"""Who is behind which Flower node, and whose answer a message is."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from hbdp_fed.errors import HospitalFailure
-from hbdp_fed.federation.codec import RoundReport, parse_failure, parse_identity, parse_reply
-from hbdp_fed.types import ModelUpdate
+from hbdp_fed.federation.answers import Answer, Expected, Failure, duplicate, examine, missing
+from hbdp_fed.federation.codec import parse_failure, parse_identity
+
+logger = logging.getLogger(__name__)
 
 _POLL_S = 0.05
 
@@ -28,36 +31,45 @@ class Roster:
     hospitals: tuple[str, ...]
     node_ids: tuple[int, ...]
 
-    def collect(self, number: int, replies: Iterable[Message]) -> tuple[Sequence[ModelUpdate], Sequence[RoundReport]]:
-        """Sort a round's answers into the hospitals' order, whatever order they came in.
+    def nodes_of(self, hospitals: Sequence[str]) -> Sequence[int]:
+        """The nodes of these hospitals."""
+        nodes = dict(zip(self.hospitals, self.node_ids, strict=True))
+        return [nodes[hospital] for hospital in hospitals]
 
-        Raises:
-            HospitalFailure: if a hospital raised, died, answered with something unusable, or did not answer in time.
+    def collect(
+        self, asked: Sequence[str], replies: Iterable[Message], expected: Expected
+    ) -> Iterator[Answer | Failure]:
+        """A round's answers in the order of those who were asked, each as soon as all before it are there.
+
+        Floating-point addition is not associative, so the order in which updates are added up must not depend on who
+        was quick. What comes early waits: as many answers as there are hospitals at work, not as many as were asked.
+
+        Args:
+            asked: The hospitals, in their order.
+            replies: Their answers, in any order.
+            expected: What an answer has to be like.
         """
-        names = dict(zip(self.node_ids, self.hospitals, strict=True))
-        answers: dict[str, tuple[ModelUpdate, RoundReport]] = {}
-        # In the hospitals' order here too: of several failures, reruns report the same one.
-        for message in sorted(replies, key=lambda message: self.node_ids.index(message.metadata.src_node_id)):
-            hospital = names[message.metadata.src_node_id]
-            raise_on_failure(message, hospital)
-            try:
-                answers[hospital] = parse_reply(message)
-            except (KeyError, ValueError) as error:
-                raise HospitalFailure(hospital, f"unusable answer in round {number}: {error}") from error
-        missing = [hospital for hospital in self.hospitals if hospital not in answers]
-        if missing:
-            raise HospitalFailure(", ".join(missing), f"no answer in round {number} within the time allowed")
-        ordered = [answers[hospital] for hospital in self.hospitals]
-        return [update for update, _ in ordered], [report for _, report in ordered]
-
-
-def raise_on_failure(message: Message, hospital: str) -> None:
-    """Raise :class:`HospitalFailure` if the message reports one, whether the app or Flower noticed it."""
-    if message.has_error():
-        raise HospitalFailure(hospital, message.error.reason or f"error code {message.error.code}")
-    failure = parse_failure(message)
-    if failure is not None:
-        raise HospitalFailure(*failure)
+        names = dict(zip(self.nodes_of(asked), asked, strict=True))
+        early: dict[str, Message] = {}
+        heard: set[str] = set()
+        place = 0
+        for message in replies:
+            hospital = names.get(message.metadata.src_node_id)
+            if hospital is None:
+                logger.warning("an answer of node %d, which was not asked", message.metadata.src_node_id)
+            elif hospital in heard:
+                yield duplicate(hospital, expected.round)
+            else:
+                heard.add(hospital)
+                early[hospital] = message
+            while place < len(asked) and asked[place] in early:
+                yield examine(early.pop(asked[place]), asked[place], expected)
+                place += 1
+        for hospital in asked[place:]:
+            if hospital in early:
+                yield examine(early.pop(hospital), hospital, expected)
+            else:
+                yield missing(hospital, expected.round)
 
 
 def call_roll(grid: Grid, hospitals: tuple[str, ...], *, timeout_s: float) -> Roster:
@@ -71,15 +83,25 @@ def call_roll(grid: Grid, hospitals: tuple[str, ...], *, timeout_s: float) -> Ro
         if time.monotonic() > deadline:
             raise HospitalFailure("the federation", f"{len(nodes)} of {len(hospitals)} hospitals connected in time")
         time.sleep(_POLL_S)
-    calls = [Message(RecordDict(), node_id, MessageType.QUERY) for node_id in nodes]
+    content = RecordDict()
+    calls = (Message(content, node_id, MessageType.QUERY) for node_id in nodes)
     found: dict[str, int] = {}
     for reply in grid.send_and_receive(calls, timeout=timeout_s):
-        raise_on_failure(reply, f"node {reply.metadata.src_node_id}")
+        _raise_on_failure(reply)
         name = parse_identity(reply)
         if name in found:
             raise HospitalFailure(name, "two nodes answered with this name")
         found[name] = reply.metadata.src_node_id
-    missing = [name for name in hospitals if name not in found]
-    if missing:
-        raise HospitalFailure(", ".join(missing), "no answer to the roll-call")
+    absent = [name for name in hospitals if name not in found]
+    if absent:
+        raise HospitalFailure(", ".join(absent), "no answer to the roll-call")
     return Roster(hospitals=hospitals, node_ids=tuple(found[name] for name in hospitals))
+
+
+def _raise_on_failure(reply: Message) -> None:
+    """Nobody can be left out before it is known who is there."""
+    if reply.has_error():
+        raise HospitalFailure(f"node {reply.metadata.src_node_id}", reply.error.reason or f"error {reply.error.code}")
+    told = parse_failure(reply)
+    if told is not None:
+        raise HospitalFailure(told[0], told[2])

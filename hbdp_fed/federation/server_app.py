@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from flwr.app import Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
-from hbdp_fed.federation.codec import RoundReport, TrainRequest, from_arrays, request_message, to_arrays
-from hbdp_fed.federation.roster import Roster, call_roll
+from hbdp_fed.federation.codec import TrainRequest, from_arrays, to_arrays
+from hbdp_fed.federation.roster import call_roll
+from hbdp_fed.federation.rounds import Listener, RoundTable
 from hbdp_fed.federation.server_step import ServerStep
 from hbdp_fed.federation.settings import AppSettings, resolved_settings
-from hbdp_fed.federation.stoppable import StoppableGrid
 from hbdp_fed.federation.strategy import PrivateFedAvg
-from hbdp_fed.types import ModelSpec, UpdateTap, Weights
+from hbdp_fed.types import ModelSpec, Weights
 
 _ROLL_CALL_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a federation stands between two rounds.
+
+    Attributes:
+        round: The last training round that is done; 0 before the first.
+        weights: The global weights after it, float64.
+        server: The state of the server's optimiser, by name; empty where it has none.
+    """
+
+    round: int
+    weights: Weights
+    server: Weights = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -26,92 +40,83 @@ class ServerHooks:
 
     Attributes:
         on_ready: Called once when every hospital has answered the roll-call.
-        on_updates: The tap of the training rounds.
-        on_reports: Gets the hospitals' reports of every round, probes included.
-        on_global: Gets the global weights (float64) after each training round, and at round 0 the initial ones.
+        training: Who is told of the answers in training rounds.
+        on_round: Gets where the federation stands after each training round, and before the first.
         probes: Called after the last training round with the final global weights; yields the requests of a malicious
             server. A probe's answers are never aggregated.
-        on_probe: The tap of the probes.
+        probing: Who is told of the answers to probes.
+        on_probe: Gets the number of each probe, once all have answered.
     """
 
     on_ready: Callable[[], None]
-    on_updates: UpdateTap
-    on_reports: Callable[[int, Sequence[RoundReport]], None]
-    on_global: Callable[[int, Weights], None]
+    training: Listener
+    on_round: Callable[[Standing], None]
     probes: Callable[[Weights], Iterable[TrainRequest]]
-    on_probe: UpdateTap
+    probing: Listener
+    on_probe: Callable[[int], None]
 
 
 def make_server_app(
-    settings_json: str | None,
-    *,
-    architecture: ModelSpec,
-    initial: Weights,
-    hooks: ServerHooks,
-    stop: threading.Event | None = None,
+    settings_json: str | None, *, architecture: ModelSpec, start: Standing, hooks: ServerHooks
 ) -> ServerApp:
     """The app that the server runs.
 
     Args:
         settings_json: The federation's settings in a simulation; None reads them from the run config.
         architecture: The model to train.
-        initial: The weights to start from.
+        start: Where to begin: the initial weights before round 1, or where an earlier run stood.
         hooks: What to do around the rounds.
-        stop: Ends the app with :class:`~hbdp_fed.federation.stoppable.Stopped` when it is set.
     """
     app = ServerApp()
-    stopping = stop if stop is not None else threading.Event()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         settings = resolved_settings(context, settings_json)
-        grid = StoppableGrid(grid, stopping)
-        roster = call_roll(grid, settings.hospitals, timeout_s=_ROLL_CALL_TIMEOUT_S)
+        table = RoundTable(call_roll(grid, settings.hospitals, timeout_s=_ROLL_CALL_TIMEOUT_S), settings)
         hooks.on_ready()
-        final = _train(grid, roster, settings, architecture, initial, hooks)
-        for probe in hooks.probes(final):
-            _probe(grid, roster, settings, probe, hooks)
+        final = _train(grid, table, settings, architecture, start, hooks)
+        for request in hooks.probes(final):
+            replies = grid.send_and_receive(
+                table.questions(request, settings.hospitals), timeout=settings.round_timeout_s
+            )
+            for _ in table.hear(request, settings.hospitals, replies, hooks.probing):
+                pass
+            hooks.on_probe(request.round)
 
     return app
 
 
 def _train(
     grid: Grid,
-    roster: Roster,
+    table: RoundTable,
     settings: AppSettings,
     architecture: ModelSpec,
-    initial: Weights,
+    start: Standing,
     hooks: ServerHooks,
 ) -> Weights:
+    server_step = ServerStep(settings.server, rounds=settings.rounds, state=start.server)
     strategy = PrivateFedAvg(
-        roster=roster,
+        table=table,
+        settings=settings,
         architecture=architecture,
-        local_steps=settings.local_steps,
-        weighting=settings.weighting,
-        server_step=ServerStep(settings.server, rounds=settings.rounds),
-        on_updates=hooks.on_updates,
-        on_reports=hooks.on_reports,
+        server_step=server_step,
+        rounds_before=start.round,
+        listener=hooks.training,
     )
-    latest: list[Weights] = []
+    latest = start.weights
 
-    def evaluate(server_round: int, arrays: object) -> MetricRecord | None:
-        latest[:] = [from_arrays(arrays)]  # type: ignore[arg-type]
-        hooks.on_global(server_round, latest[0])
+    def after(server_round: int, arrays: object) -> MetricRecord | None:
+        nonlocal latest
+        latest = from_arrays(arrays)  # type: ignore[arg-type]
+        if server_round > 0 or start.round == 0:
+            hooks.on_round(Standing(start.round + server_round, latest, server_step.state))
         return None
 
     strategy.start(
         grid=grid,
-        initial_arrays=to_arrays({name: value.double() for name, value in initial.items()}),
-        num_rounds=settings.rounds,
+        initial_arrays=to_arrays({name: value.double() for name, value in start.weights.items()}),
+        num_rounds=settings.rounds - start.round,
         timeout=settings.round_timeout_s,
-        evaluate_fn=evaluate,
+        evaluate_fn=after,
     )
-    return latest[0]
-
-
-def _probe(grid: Grid, roster: Roster, settings: AppSettings, probe: TrainRequest, hooks: ServerHooks) -> None:
-    messages = [request_message(probe, node_id=node_id) for node_id in roster.node_ids]
-    replies = grid.send_and_receive(messages, timeout=settings.round_timeout_s)
-    updates, reports = roster.collect(probe.round, replies)
-    hooks.on_reports(probe.round, reports)
-    hooks.on_probe(probe.round, updates)
+    return latest

@@ -37,11 +37,13 @@ class ServerStep:
     Args:
         settings: The server's optimiser; None adds the mean update as it is (McMahan et al. 2017).
         rounds: All training rounds, for the schedule.
+        state: As :attr:`state` was after an earlier round, to go on from there; empty to begin.
     """
 
-    def __init__(self, settings: ServerSettings | None, *, rounds: int) -> None:
+    def __init__(self, settings: ServerSettings | None, *, rounds: int, state: Weights | None = None) -> None:
         self._settings = settings
         self._rounds = rounds
+        self._resumed = dict(state or {})
         self._masters: dict[str, torch.Tensor] = {}
         self._optimizer: torch.optim.Optimizer | None = None
 
@@ -58,6 +60,7 @@ class ServerStep:
         if self._optimizer is None:
             self._masters = {name: value.detach().double().clone() for name, value in weights.items()}
             self._optimizer = build_optimizer(list(self._masters.values()), self._settings.optimizer)
+            self._restore(self._optimizer)
         factor = learning_rate_factor(self._settings.schedule, (round - 1) / self._rounds)
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.optimizer.learning_rate * factor
@@ -65,3 +68,24 @@ class ServerStep:
             master.grad = -mean_update[name].double()
         self._optimizer.step()
         return {name: master.clone() for name, master in self._masters.items()}
+
+    @property
+    def state(self) -> Weights:
+        """What the optimiser remembers, by ``<parameter's place>.<name>``; empty without one."""
+        if self._optimizer is None:
+            return {}
+        remembered = self._optimizer.state_dict()["state"]
+        return {
+            f"{place}.{name}": torch.as_tensor(value).detach().clone()
+            for place, own in remembered.items()
+            for name, value in own.items()
+            if value is not None
+        }
+
+    def _restore(self, optimizer: torch.optim.Optimizer) -> None:
+        masters = list(self._masters.values())
+        for key, value in self._resumed.items():
+            place, name = key.split(".", 1)
+            # Not by load_state_dict, which would take the products of NAdam from float32 to the weights' float64.
+            optimizer.state[masters[int(place)]][name] = value.clone()
+        self._resumed = {}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from flwr.app import Context
 from pydantic import TypeAdapter
 
+from hbdp_fed.federation.aggregation import AggregationSettings, mean_shares
+from hbdp_fed.federation.faults import Fault
 from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.training import LocalSettings
@@ -44,12 +48,19 @@ class AppSettings:
         weighting: Weight of a hospital in the average: its number of records, or the same for all.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: PyTorch threads of a hospital; another number gives other bits.
-        round_timeout_s: How long the server waits for a round's answers, in seconds.
+        round_timeout_s: How long a hospital is given for its answer, in seconds.
         server: The server's own optimiser; None adds the hospitals' mean update to the global weights.
         secure_noise: Whether the noise comes from a generator that nobody can repeat. Seeded noise protects nobody:
             it is for simulations that have to give the same bits again.
         replayable_batches: Whether the seed also tells who is in a batch, and in which view. For simulations, whose
             audit has to know. The guarantee counts on batches that nobody knows.
+        participation: Share of the hospitals that each training round asks, in (0, 1]. Which they are follows from the
+            seed, so that every hospital plans with the rounds that it will be asked in.
+        on_failure: What a hospital that fails does to the run: ``abort`` ends it, ``tolerate`` goes on without its
+            answer.
+        min_hospitals: Of those that are asked, how many have to answer for a round to count.
+        faults: What goes wrong in a simulation, on purpose.
+        aggregation: What the server makes of the updates.
     """
 
     seed: int
@@ -65,6 +76,11 @@ class AppSettings:
     server: ServerSettings | None = None
     secure_noise: bool = True
     replayable_batches: bool = False
+    participation: float = 1.0
+    on_failure: Literal["abort", "tolerate"] = "abort"
+    min_hospitals: int = 1
+    faults: tuple[Fault, ...] = ()
+    aggregation: AggregationSettings = field(default_factory=AggregationSettings)
 
     def site(self, hospital: str) -> Site:
         """The site called ``hospital``."""
@@ -74,6 +90,12 @@ class AppSettings:
     def hospitals(self) -> tuple[str, ...]:
         """All names in their fixed order."""
         return tuple(site.plan.name for site in self.sites)
+
+    def shares_of(self, hospitals: Sequence[str]) -> Mapping[str, float]:
+        """The weight of each of these hospitals in their mean; they add up to 1."""
+        records = {site.plan.name: site.plan.num_records for site in self.sites}
+        shares = mean_shares([records[name] for name in hospitals], self.weighting)
+        return dict(zip(hospitals, shares, strict=True))
 
     def to_json(self) -> str:
         """Strict JSON; an infinite epsilon is the string ``inf``."""
@@ -99,5 +121,10 @@ def resolved_settings(context: Context, given: str | None) -> AppSettings:
     Raises:
         KeyError: if neither is there.
     """
-    text = given if given is not None else str(context.run_config[RUN_CONFIG_KEY])
+    return _parsed(given if given is not None else str(context.run_config[RUN_CONFIG_KEY]))
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> AppSettings:
+    """A worker process is asked again and again with the same text, which is long where there are many hospitals."""
     return AppSettings.from_json(text)

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from hbdp_fed.errors import DataFileError
 from hbdp_fed.types import Weights
 
 
-def save_weights(path: Path, weights: Weights) -> None:
-    """Write weights in their own precision as a safetensors file, whole or not at all."""
+def save_weights(path: Path, weights: Weights, *, facts: Mapping[str, str] | None = None) -> None:
+    """Write weights in their own precision as a safetensors file, whole or not at all.
+
+    Args:
+        path: The file.
+        weights: By name.
+        facts: Texts that are kept with them, by name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".partial")
     # Copies: safetensors refuses tensors that share memory.
     copies = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()
     }
-    save_file(copies, unfinished)
+    save_file(copies, unfinished, metadata=dict(facts or {}))
     unfinished.replace(path)
+
+
+def read_facts(path: Path) -> Mapping[str, str]:
+    """The texts that were kept with the weights of a file that :func:`save_weights` wrote."""
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def read_weights(path: Path) -> Weights:

@@ -105,7 +105,7 @@ def epsilon(
         ValueError: naming the argument that is out of its range.
     """
     segment = Segment(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps)
-    return history_epsilon([segment], delta=delta, accountant=accountant)
+    return _cached_epsilon(segment, delta, accountant)
 
 
 def epsilon_interval(*, noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> tuple[float, float]:

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from hbdp_fed.data import Records, write_shard
+from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.client_app import make_client_app
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
-from hbdp_fed.federation.engine import EngineSettings, run_federation
-from hbdp_fed.federation.server_app import ServerHooks, make_server_app
+from hbdp_fed.federation.engine import EngineSettings, Simulated, run_federation
+from hbdp_fed.federation.rounds import Listener
+from hbdp_fed.federation.server_app import ServerHooks, Standing, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.privacy import plan_hospital
@@ -30,29 +32,45 @@ SIZES = (20, 31, 12)
 class Witness:
     """Everything that the server's hooks were shown."""
 
-    updates: dict[int, Sequence[ModelUpdate]] = field(default_factory=dict)
-    probed: dict[int, Sequence[ModelUpdate]] = field(default_factory=dict)
-    reports: dict[int, Sequence[RoundReport]] = field(default_factory=dict)
-    weights: dict[int, Weights] = field(default_factory=dict)
+    updates: dict[int, list[ModelUpdate]] = field(default_factory=dict)
+    probed: dict[int, list[ModelUpdate]] = field(default_factory=dict)
+    reports: dict[int, list[RoundReport]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    standings: dict[int, Standing] = field(default_factory=dict)
+    answered_probes: list[int] = field(default_factory=list)
     ready: int = 0
+
+    @property
+    def weights(self) -> dict[int, Weights]:
+        return {number: standing.weights for number, standing in self.standings.items()}
 
     @property
     def final(self) -> Weights:
         return self.weights[max(self.weights)]
 
+    def hooks(self, probes: Sequence[TrainRequest]) -> ServerHooks:
+        def on_ready() -> None:
+            self.ready += 1
 
-def hooks_of(witness: Witness, probes: Sequence[TrainRequest]) -> ServerHooks:
-    def on_ready() -> None:
-        witness.ready += 1
+        def listener(updates: dict[int, list[ModelUpdate]]) -> Listener:
+            return Listener(
+                on_update=lambda update: updates.setdefault(update.round, []).append(update),
+                on_report=lambda report: self.reports.setdefault(report.round, []).append(report),
+                on_failure=self.failures.append,
+            )
 
-    return ServerHooks(
-        on_ready=on_ready,
-        on_updates=witness.updates.__setitem__,
-        on_reports=witness.reports.__setitem__,
-        on_global=witness.weights.__setitem__,
-        probes=lambda _: probes,
-        on_probe=witness.probed.__setitem__,
-    )
+        def on_round(standing: Standing) -> None:
+            assert standing.round not in self.standings
+            self.standings[standing.round] = standing
+
+        return ServerHooks(
+            on_ready=on_ready,
+            training=listener(self.updates),
+            on_round=on_round,
+            probes=lambda _: probes,
+            probing=listener(self.probed),
+            on_probe=self.answered_probes.append,
+        )
 
 
 @pytest.fixture
@@ -93,18 +111,25 @@ Runner = Callable[..., Witness]
 
 @pytest.fixture
 def run() -> Runner:
-    def start(
-        settings: AppSettings, *, engine: str = "inprocess", workers: int = 1, probes: Sequence[TrainRequest] = ()
+    def play(
+        settings: AppSettings,
+        *,
+        engine: str = "inprocess",
+        workers: int = 1,
+        probes: Sequence[TrainRequest] = (),
+        start: Standing | None = None,
+        simulated: Simulated | None = None,
     ) -> Witness:
         witness = Witness()
         text = settings.to_json()
-        initial = initial_weights(build_model(SPEC), generator(settings.seed, "initial-weights"))
+        if start is None:
+            start = Standing(0, initial_weights(build_model(SPEC), generator(settings.seed, "initial-weights")))
         run_federation(
-            make_server_app(text, architecture=SPEC, initial=initial, hooks=hooks_of(witness, probes)),
+            make_server_app(text, architecture=SPEC, start=start, hooks=witness.hooks(probes)),
             make_client_app(text),
-            num_hospitals=len(settings.sites),
+            simulated=Simulated.fresh(settings) if simulated is None else simulated,
             engine=EngineSettings(name=engine, workers=workers, threads_per_client=1, gpus_per_client=0.0),
         )
         return witness
 
-    return start
+    return play

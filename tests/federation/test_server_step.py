@@ -15,10 +15,10 @@ from hbdp_fed.data import read_shard
 from hbdp_fed.dpsgd import seeded_noise
 from hbdp_fed.federation.server_step import ServerSettings, ServerStep
 from hbdp_fed.federation.settings import AppSettings
-from hbdp_fed.models import build_model, initial_weights
+from hbdp_fed.models import build_model, initial_weights, weights_sha256
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import LocalSettings, Progress, ScheduleSettings, train_locally
-from hbdp_fed.types import DpSgdParams, ModelSpec, OptimizerSettings
+from hbdp_fed.types import DpSgdParams, ModelSpec, OptimizerSettings, Weights
 
 SPEC = ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 4})
 CONSTANT = ScheduleSettings()
@@ -106,3 +106,22 @@ def test_server_settings_travel_with_the_others(settings: AppSettings) -> None:
     server = ServerSettings(OptimizerSettings("nadam", 2e-3, 0.9), ScheduleSettings("cosine"))
     asked = replace(settings, server=server)
     assert AppSettings.from_json(asked.to_json()) == asked
+
+
+@pytest.mark.parametrize("name", ["sgd", "nadam", "adamw"])
+def test_an_optimiser_goes_on_from_its_state_to_the_last_bit(name: str) -> None:
+    settings = ServerSettings(OptimizerSettings(name, 0.05, 0.9), ScheduleSettings("cosine"))
+    draw = generator(0, "server-step", name)
+    start = {"b": torch.randn(3, generator=draw, dtype=torch.float64), "a": torch.randn(2, 2, generator=draw).double()}
+    updates = [{key: torch.randn(v.shape, generator=draw, dtype=torch.float64) for key, v in start.items()}] * 6
+    whole = ServerStep(settings, rounds=6)
+    weights = start
+    for number, update in enumerate(updates, start=1):
+        weights = whole.take(weights, update, round=number)
+    again = start
+    state: Weights = {}
+    for number, update in enumerate(updates, start=1):
+        step = ServerStep(settings, rounds=6, state=state)
+        again = step.take(again, update, round=number)
+        state = step.state
+    assert weights_sha256(again) == weights_sha256(weights)

@@ -1,0 +1,136 @@
+"""What a server makes of a round's answers: an update it can use, or a failure with its reason.
+
+Nothing that a hospital sends is trusted. One value that is not finite would destroy the global model, one update of a
+million times the length that clipping allows would replace it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from flwr.app import Message
+
+from hbdp_fed.federation.codec import RoundReport, parse_failure, parse_reply
+from hbdp_fed.federation.simulated_grid import LOST, TIMED_OUT
+from hbdp_fed.types import ModelUpdate, Weights
+
+FailureKind = Literal[
+    "exception", "refused", "timeout", "lost", "empty", "unusable", "not_finite", "wrong_shape", "wrong_dtype",
+    "oversize", "duplicate",
+]  # fmt: skip
+"""Why an answer is not used: the hospital's app raised; it refused; it took too long; its process was lost; the answer
+held no update, could not be read or contradicts the plan; the update is not finite, has other arrays or shapes, is not
+float64, is longer than clipping allows; it came twice."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An answer that is not used.
+
+    Attributes:
+        hospital: Whose.
+        round: To which request.
+        kind: Why.
+        details: The same for people; a traceback where there is one.
+    """
+
+    hospital: str
+    round: int
+    kind: FailureKind
+    details: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that is used.
+
+    Attributes:
+        update: What the hospital sent.
+        report: What it told besides.
+    """
+
+    update: ModelUpdate
+    report: RoundReport
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a hospital's answer has to be like.
+
+    Attributes:
+        round: The request's number.
+        like: Weights with the names and shapes of the model that was sent.
+        records: By hospital, how many it said it has before training: its weight in the mean goes by that.
+        norms: By hospital, the longest update that its clipping, noise and learning rate allow.
+    """
+
+    round: int
+    like: Weights
+    records: Mapping[str, int]
+    norms: Mapping[str, float]
+
+
+def examine(message: Message, hospital: str, expected: Expected) -> Answer | Failure:
+    """The answer, or why it is not used.
+
+    Args:
+        message: The reply of the node that is known as ``hospital``.
+        hospital: Its name in the roll-call.
+        expected: What its answer has to be like.
+    """
+    number = expected.round
+    if message.has_error():
+        kind = _ERRORS.get(message.error.code, "exception")
+        return Failure(hospital, number, kind, message.error.reason or f"error code {message.error.code}")
+    told = parse_failure(message)
+    if told is not None:
+        return Failure(hospital, number, "refused" if told[1] == "refused" else "exception", told[2])
+    if not any(len(arrays) for arrays in message.content.array_records.values()):
+        return Failure(hospital, number, "empty", "the answer holds no update")
+    try:
+        update, report = parse_reply(message)
+    except (KeyError, ValueError, TypeError) as error:
+        return Failure(hospital, number, "unusable", f"the answer cannot be read: {type(error).__name__}: {error}")
+    problem = _problem(update, report, hospital, expected)
+    return Answer(update, report) if problem is None else Failure(hospital, number, *problem)
+
+
+def missing(hospital: str, number: int) -> Failure:
+    """The failure of a hospital of which nothing was heard."""
+    return Failure(hospital, number, "timeout", f"no answer in round {number} within the time allowed")
+
+
+def duplicate(hospital: str, number: int) -> Failure:
+    """The failure of an answer that came after the hospital's first one."""
+    return Failure(hospital, number, "duplicate", f"another answer to round {number}; the first one counts")
+
+
+def _problem(
+    update: ModelUpdate, report: RoundReport, hospital: str, expected: Expected
+) -> tuple[FailureKind, str] | None:
+    if (update.hospital, update.round) != (hospital, expected.round):
+        return "unusable", f"it says it is {update.hospital}'s to round {update.round}"
+    if report.records != expected.records[hospital]:
+        return "unusable", f"it says {report.records} records, the plan says {expected.records[hospital]}"
+    shapes = {name: tuple(value.shape) for name, value in expected.like.items()}
+    found = {name: tuple(value.shape) for name, value in update.delta.items()}
+    if found != shapes:
+        wrong = sorted(name for name in {*shapes, *found} if found.get(name) != shapes.get(name))
+        return "wrong_shape", f"{', '.join(wrong)}: other arrays or shapes than those of the model that was sent"
+    for name, value in update.delta.items():
+        if value.dtype != torch.float64:
+            return "wrong_dtype", f"{name} is {value.dtype}, not torch.float64"
+    bad = [name for name, value in update.delta.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        return "not_finite", f"the update is not finite in {', '.join(bad)}"
+    norm = float(torch.stack([value.norm() for value in update.delta.values()]).norm())
+    allowed = expected.norms[hospital]
+    if norm > allowed:
+        return "oversize", f"the update has norm {norm:.3g}; clipping, noise and learning rate allow {allowed:.3g}"
+    return None
+
+
+_ERRORS: Mapping[int, FailureKind] = {TIMED_OUT: "timeout", LOST: "lost"}

@@ -1,0 +1,120 @@
+"""One round of questions and answers: who is asked, what is expected of them, and when too few have answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from flwr.app import Message
+
+from hbdp_fed.dpsgd import largest_update_norm
+from hbdp_fed.errors import HospitalFailure, QuorumLost
+from hbdp_fed.federation.answers import Expected, Failure
+from hbdp_fed.federation.codec import RoundReport, TrainRequest, request_messages
+from hbdp_fed.federation.roster import Roster
+from hbdp_fed.federation.settings import AppSettings
+from hbdp_fed.seeding import generator
+from hbdp_fed.types import ModelUpdate, UpdateTap
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told of every answer, in the hospitals' order, on the server, one at a time.
+
+    Attributes:
+        on_update: The tap: gets exactly the updates that travelled and are used.
+        on_report: Gets what a hospital told besides, after its update.
+        on_failure: Gets the answers that are not used.
+    """
+
+    on_update: UpdateTap
+    on_report: Callable[[RoundReport], None]
+    on_failure: Callable[[Failure], None]
+
+
+def participants(seed: int, number: int, hospitals: Sequence[str], fraction: float) -> Sequence[str]:
+    """Who is asked in a training round: a public choice, by the seed alone, that everybody can plan with.
+
+    Args:
+        seed: The run's.
+        number: The round, from 1.
+        hospitals: All of them, in their order.
+        fraction: Of the hospitals, in (0, 1]; at least one is asked.
+    """
+    if fraction == 1:
+        return hospitals
+    count = max(1, round(fraction * len(hospitals)))
+    chosen = torch.randperm(len(hospitals), generator=generator(seed, "participants", number))[:count]
+    return [hospitals[index] for index in sorted(chosen.tolist())]
+
+
+class RoundTable:
+    """Asks hospitals and hears them out.
+
+    Args:
+        roster: Who is who.
+        settings: The federation's.
+    """
+
+    def __init__(self, roster: Roster, settings: AppSettings) -> None:
+        self._roster = roster
+        self._settings = settings
+        self._records = {site.plan.name: site.plan.num_records for site in settings.sites}
+
+    def questions(self, request: TrainRequest, hospitals: Sequence[str]) -> Iterator[Message]:
+        """The request to each of these hospitals."""
+        return request_messages(request, self._roster.nodes_of(hospitals))
+
+    def hear(
+        self, request: TrainRequest, hospitals: Sequence[str], replies: Iterable[Message], listener: Listener
+    ) -> Iterator[ModelUpdate]:
+        """The updates that can be used, in the hospitals' order, each told to the listener before it is yielded.
+
+        Args:
+            request: What was asked.
+            hospitals: Whom.
+            replies: Their answers, in any order.
+            listener: Who is told.
+
+        Raises:
+            HospitalFailure: at the first failure, where ``on_failure`` is ``abort``.
+            QuorumLost: after the last answer, if fewer than ``min_hospitals`` could be used.
+        """
+        used = 0
+        for item in self._roster.collect(hospitals, replies, self._expected(request, hospitals)):
+            if isinstance(item, Failure):
+                listener.on_failure(item)
+                if self._settings.on_failure == "abort":
+                    raise HospitalFailure(item.hospital, item.details)
+                continue
+            listener.on_update(item.update)
+            listener.on_report(item.report)
+            used += 1
+            yield item.update
+        needed = min(self._settings.min_hospitals, len(hospitals))
+        if used < needed:
+            raise QuorumLost(round=request.round, used=used, asked=len(hospitals), needed=needed)
+
+    def _expected(self, request: TrainRequest, hospitals: Sequence[str]) -> Expected:
+        asked = set(hospitals)
+        start = float(torch.stack([value.double().norm() for value in request.weights.values()]).norm())
+        size = sum(value.numel() for value in request.weights.values())
+        return Expected(
+            round=request.round,
+            like=request.weights,
+            records=self._records,
+            norms={
+                site.plan.name: largest_update_norm(
+                    site.plan.mechanism,
+                    self._settings.local.optimizer,
+                    num_records=site.plan.num_records,
+                    num_parameters=size,
+                    steps=request.steps,
+                    start_norm=start,
+                    proximal=self._settings.local.proximal,
+                )
+                for site in self._settings.sites
+                if site.plan.name in asked
+            },
+        )
