@@ -176,6 +176,8 @@ def _obstacle(
         )
     if config.federation.record != "all":
         return "federation.record", f"must be all for {name}, which is about the updates of training"
+    if config.federation.participation != 1:
+        return "federation.participation", f"must be 1 for {name}, which takes every hospital for part of every round"
     if config.federation.checkpoints != 0:
         return "federation.checkpoints", f"must be 0 (all kept) for {name}, which is about every round"
     # Steps are seen by taking them again, noise included: a single one, too.
@@ -204,8 +206,12 @@ def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) ->
     if means and local.optimizer.name != LINEAR:
         verb = "need" if len(means) > 1 else "needs"
         return "adversary.surfaces", f"{' and '.join(sorted(means))} {verb} training.optimizer={LINEAR}"
+    if steps > 1 and local.proximal and surfaces - {"gradient"}:
+        return "training.proximal", f"must be 0 for the surfaces {' and '.join(sorted(surfaces - {'gradient'}))}"
     if steps > 1 and "update" in surfaces and local.optimizer.name != LINEAR:
         return "adversary.surfaces", f"update with training.local_steps={steps} needs training.optimizer={LINEAR}"
+    if means and config.federation.aggregation != "mean":
+        return "federation.aggregation", f"must be mean for the surfaces {' and '.join(sorted(means))}"
     if "global_model" in surfaces and config.federation.server_optimizer != NONE:
         return "adversary.surfaces", "global_model needs federation.server_optimizer=none; aggregate is the same sum"
     return None

@@ -25,9 +25,10 @@ from hbdp_fed.strict_json import dumps
 from simulations.adversary_plan import AUTO, NONE, asked_for, check_adversary, check_hospitals, plan_attacks
 from simulations.attacking import Assault, Risk, attack_and_audit, check_recorded, only_recorded
 from simulations.compose import compose_run, typed, typed_as
+from simulations.old_run import composed_of
 from simulations.prepare import Prepared, observed_by, prepare
 from simulations.run_folder import RunFolder, read_summary
-from simulations.schema import AdversaryConfig, AttackConfig, RunConfig
+from simulations.schema import AdversaryConfig, AttackConfig
 from simulations.terminal import make_console, progress, show_risk
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -80,7 +81,7 @@ def _with_run(given: Sequence[str]) -> DictConfig:
 
 def _attack(settings: AttackConfig, console: Console) -> int:
     source = RunFolder(Path(settings.run).expanduser().resolve())
-    config = _config_of(source)
+    config = typed(composed_of(source, key="run"))
     with _own_keys():
         adversary = _adversary(config.adversary, settings)
     console.print(f"reading {config.data.name}", soft_wrap=True)
@@ -108,30 +109,6 @@ def _attack(settings: AttackConfig, console: Console) -> int:
         console.print(f"best reconstructions: {picture}", soft_wrap=True)
     console.print(f"risk: {path} ({spent:.0f} s)", soft_wrap=True)
     return OK
-
-
-def _config_of(source: RunFolder) -> RunConfig:
-    """The settings of the run, as it wrote them down."""
-    path = source.path / "config.yaml"
-    if not path.is_file():
-        raise SettingError("run", f"{source.path} holds no run: there is no config.yaml")
-    try:
-        loaded = OmegaConf.load(path)
-    except Exception as error:
-        raise SettingError("run", f"{path} is no configuration: {str(error).splitlines()[0]}") from error
-    if not isinstance(loaded, DictConfig):
-        raise SettingError("run", f"{path} is no configuration")
-    try:
-        chosen = [f"{group}={loaded[group].name}" for group in ("data", "model", "engine")]
-    except (AttributeError, KeyError) as error:
-        raise SettingError("run", f"{path} is no run's configuration: {str(error).splitlines()[0]}") from error
-    composed = compose_run(chosen)
-    try:
-        merged = OmegaConf.merge(composed, loaded)
-    except Exception as error:
-        raise SettingError("run", f"{path} is of another version: {str(error).splitlines()[0]}") from error
-    assert isinstance(merged, DictConfig)
-    return typed(merged)
 
 
 def _adversary(own: AdversaryConfig, settings: AttackConfig) -> AdversaryConfig:

@@ -137,6 +137,21 @@ class Assault:
         """Whose records are attacked."""
         return list(self.adversary.hospitals) or [plan.name for plan in self.prepared.plans]
 
+    @cached_property
+    def silent(self) -> frozenset[tuple[str, int]]:
+        """Hospitals whose answer to a round or probe could not be used, with its number: nothing of it was recorded."""
+        return self.folder.failed()
+
+    @property
+    def observed(self) -> tuple[int, ...]:
+        """The training rounds that games are about: those that every hospital answered."""
+        incomplete = {number for _, number in self.silent}
+        return tuple(number for number in self.prepared.observed if number not in incomplete)
+
+    def answered(self, number: int) -> list[str]:
+        """The hospitals that answered a probe, in their order."""
+        return [plan.name for plan in self.prepared.plans if (plan.name, number) not in self.silent]
+
 
 def check_recorded(assault: Assault) -> None:
     """Refuse what cannot be attacked because nobody recorded it.
@@ -162,14 +177,19 @@ def only_recorded(assault: Assault) -> tuple[Assault, tuple[str, ...]]:
 def _unrecorded(assault: Assault, attack: str, names: set[str]) -> tuple[str, str] | None:
     """The setting by which there is nothing for an attack to read, and why; None if there is something."""
     if ATTACKS[attack].kind != "probe":
-        if not assault.prepared.observed:
+        if not assault.observed:
             return "observed_rounds", f"no training round is left to {attack}: 0 takes all that rounds names"
-        for number in assault.prepared.observed:
+        for number in assault.observed:
             if not (assault.folder.observations / f"round-{number:04d}").is_dir():
                 return "attack", f"the updates of round {number}, which {attack} is about, were not recorded"
         return None
     numbers = assault.probes(attack)
-    needed = {recording_name(attack, number, hospital) for number in numbers for hospital in assault.hospitals()}
+    needed = {
+        recording_name(attack, number, hospital)
+        for number in numbers
+        for hospital in assault.answered(number)
+        if hospital in assault.hospitals()
+    }
     if needed and needed <= names:
         return None
     rounds = numbers or assault.adversary.rounds
@@ -240,15 +260,18 @@ def _rebuild(assault: Assault, attack: str) -> Iterator[RebuildTask]:
     granted = ATTACKS[attack].threat_model.perfect_algorithm
     for surface in assault.surfaces:
         for number in assault.probes(attack):
-            seen = [(h,) for h in assault.hospitals()] if surface in ALONE else [tuple(plan.name for plan in plans)]
-            for hospitals in seen:
+            answered = assault.answered(number)
+            attacked = [name for name in answered if name in assault.hospitals()]
+            for hospitals in [(name,) for name in attacked] if surface in ALONE else [tuple(answered)]:
+                # Only those that answered are in the mean.
+                whole = sum(shares[name] for name in answered) if len(answered) < len(plans) else 1.0
                 yield RebuildTask(
                     attack=attack,
                     settings=attack_settings(prepared.config, str(prepared.device))[attack],
                     surface=surface,
                     observations=assault.folder.observations,
                     recordings=tuple(recording_name(attack, number, hospital) for hospital in hospitals),
-                    shares={hospital: shares[hospital] for hospital in hospitals},
+                    shares={hospital: shares[hospital] / whole for hospital in hospitals},
                     batches=tuple(replay_batch(assault.training, h, number) for h in hospitals) if granted else (),
                     multiplicity=prepared.local.multiplicity,
                     max_physical_batch=prepared.local.max_physical_batch,
@@ -348,13 +371,13 @@ def _draw(assault: Assault, attack: str, surface: Surface, columns: Sequence[Col
 
 
 def _games(assault: Assault) -> list[GamesTask]:
-    if not assault.prepared.observed or not any(ATTACKS[name].kind != "probe" for name in assault.attacks):
+    if not assault.observed or not any(ATTACKS[name].kind != "probe" for name in assault.attacks):
         return []
     return [
         task
         for surface in assault.surfaces
         for task in games_tasks(
-            assault.prepared, assault.training, assault.folder, assault.adversary, surface, assault.prepared.observed
+            assault.prepared, assault.training, assault.folder, assault.adversary, surface, assault.observed
         )
     ]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from hbdp_fed.dpsgd import GRAD_MODES, LOSSES
 from hbdp_fed.dpsgd.optimizers import OPTIMIZERS
 from hbdp_fed.errors import SettingError, unknown_choice
-from hbdp_fed.federation.strategy import WEIGHTINGS
+from hbdp_fed.federation.aggregation import WEIGHTINGS, AggregationSettings
+from hbdp_fed.federation.aggregation import check as check_aggregation
+from hbdp_fed.federation.faults import FAULTS, NEED_PROCESSES
 from hbdp_fed.models import MODELS
 from hbdp_fed.privacy import ACCOUNTANTS
 from hbdp_fed.training import AUGMENTATIONS, PRECISIONS, SCHEDULES, resolve_device
@@ -19,6 +21,7 @@ from simulations.schema import FederationConfig, RunConfig, TrainingConfig
 NO_OPTIMIZER = "none"
 AUTO = "auto"
 RECORDED = ("all", "probes")
+ON_FAILURE = ("abort", "tolerate")
 
 
 def check(config: RunConfig) -> None:
@@ -39,6 +42,7 @@ def check(config: RunConfig) -> None:
     _check_training(config.training)
     _known("federation.weighting", config.federation.weighting, WEIGHTINGS)
     _check_server(config.federation)
+    _check_answers(config)
     _known("federation.record", config.federation.record, RECORDED)
     _at_least("federation.checkpoints", config.federation.checkpoints, 0)
     if not (config.federation.round_timeout_s > 0 and math.isfinite(config.federation.round_timeout_s)):
@@ -71,6 +75,8 @@ def _check_training(training: TrainingConfig) -> None:
         raise SettingError("training.final_fraction", f"must lie in (0, 1], got {training.final_fraction:g}")
     if not (training.weight_decay >= 0 and math.isfinite(training.weight_decay)):
         raise SettingError("training.weight_decay", f"must be a number of at least 0, got {training.weight_decay:g}")
+    if not (training.proximal >= 0 and math.isfinite(training.proximal)):
+        raise SettingError("training.proximal", f"must be a number of at least 0, got {training.proximal:g}")
     _at_least("training.multiplicity", training.multiplicity, 1)
     _at_least("training.max_physical_batch", training.max_physical_batch, 1)
     if PRECISIONS[training.precision].compute is not None and training.grad_mode != "hbdp":
@@ -87,6 +93,37 @@ def _check_server(federation: FederationConfig) -> None:
         raise SettingError("federation.server_learning_rate", f"must be positive and finite, got {rate:g}")
     if not 0 <= federation.server_momentum < 1:
         raise SettingError("federation.server_momentum", f"must lie in [0, 1), got {federation.server_momentum:g}")
+
+
+def _check_answers(config: RunConfig) -> None:
+    """Who has to answer, what is made of the answers, and what goes wrong with them on purpose."""
+    federation = config.federation
+    _known("federation.on_failure", federation.on_failure, ON_FAILURE)
+    if not 0 < federation.participation <= 1:
+        raise SettingError("federation.participation", f"must lie in (0, 1], got {federation.participation:g}")
+    asked = max(1, round(federation.participation * config.clients))
+    _at_least("federation.min_hospitals", federation.min_hospitals, 1)
+    if federation.min_hospitals > asked:
+        raise SettingError(
+            "federation.min_hospitals",
+            f"must be at most the {asked} hospitals that a round asks, got {federation.min_hospitals}",
+        )
+    # The rule has to be defined for the fewest answers that a round may count with.
+    fewest = asked if federation.on_failure == "abort" else federation.min_hospitals
+    check_aggregation(
+        AggregationSettings(federation.aggregation, trim=federation.trim, byzantine=federation.byzantine), fewest
+    )
+    for fault in federation.faults:
+        _check_fault(fault, engine=config.engine.name)
+
+
+def _check_fault(fault: object, *, engine: str) -> None:
+    wanted = {"hospital": str, "round": int, "kind": str}
+    if not isinstance(fault, dict) or {key: type(value) for key, value in fault.items()} != wanted:
+        raise SettingError("federation.faults", f"must be a list of {{hospital: NAME, round: N, kind: K}}, got {fault}")
+    _known("federation.faults", fault["kind"], FAULTS)
+    if fault["kind"] in NEED_PROCESSES and engine == "inprocess":
+        raise SettingError("federation.faults", f"{fault['kind']} needs processes of their own: engine=ray")
 
 
 def _check_engine(config: RunConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -12,10 +13,12 @@ import torch
 from hbdp_fed.data import FederatedDataset, ImageDataset, PartitionSettings, deal, load_dataset
 from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.errors import SettingError, unknown_choice
+from hbdp_fed.federation.aggregation import mean_shares
 from hbdp_fed.federation.engine import EngineSettings, default_workers
+from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.server_step import ServerSettings
-from hbdp_fed.federation.strategy import mean_shares
-from hbdp_fed.privacy import Accountant, plan_hospital
+from hbdp_fed.privacy import Accountant, epsilon, plan_hospital
+from hbdp_fed.privacy.site_policy import SitePolicy
 from hbdp_fed.training import LocalSettings, ScheduleSettings, optimizer_at, resolve_device
 from hbdp_fed.training.tasks import Task, task_called
 from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBudget, Weights
@@ -115,7 +118,9 @@ def prepare(config: RunConfig) -> Prepared:
     local = _local_settings(config.training, hyper, task, schedule, server)
     attacks = plan_attacks(config, dataset, local, steps=hyper.local_steps)
     check_hospitals(config.adversary.hospitals, [hospital.name for hospital in federated.hospitals])
-    steps = _planned_steps(config, hyper, probes=config.adversary.probes * len(attacks.probing))
+    names = [hospital.name for hospital in federated.hospitals]
+    steps = _planned_steps(config, hyper, names, probes=config.adversary.probes * len(attacks.probing))
+    _check_faulty(config.federation, names)
     accountant = cast(Accountant, config.privacy.accountant)  # checked above
     plans = tuple(
         plan_hospital(
@@ -123,13 +128,14 @@ def prepare(config: RunConfig) -> Prepared:
             num_records=len(hospital.records),
             budget=PrivacyBudget(epsilon=config.eps, delta=config.delta),
             expected_batch=hyper.batch_of(len(hospital.records), federation=sum(sizes)),
-            steps=steps,
+            steps=steps[hospital.name],
             max_grad_norm=hyper.max_grad_norm,
             accountant=accountant,
             clip_without_noise=config.training.clip_without_noise,
         )
         for hospital in federated.hospitals
     )
+    _ask_for_consent(plans, config, task=dataset.task)
     architecture = architecture_for(config.model, dataset)
     check_model(architecture, dataset, local, max_grad_norm=hyper.max_grad_norm)
     initial, fresh = first_weights(architecture, config.model, seed=config.seed)
@@ -154,6 +160,7 @@ def prepare(config: RunConfig) -> Prepared:
             workers=workers,
             threads_per_client=threads,
             gpus_per_client=gpus if gpus is not None else (1.0 / workers if device.type == "cuda" else 0.0),
+            address=config.engine.address,
         ),
         device=device,
         attacks=attacks,
@@ -162,12 +169,58 @@ def prepare(config: RunConfig) -> Prepared:
     return replace(prepared, observed=observed_by(prepared))
 
 
-def _planned_steps(config: RunConfig, hyper: Hyperparameters, *, probes: int) -> int:
-    """The steps that every hospital's noise is calibrated to."""
-    taken = hyper.rounds * hyper.local_steps + probes
-    if config.privacy.steps is not None and config.privacy.steps < taken:
-        raise SettingError("privacy.steps", f"must be at least the {taken} steps that the run takes, or null")
-    return config.privacy.steps or taken
+def _planned_steps(
+    config: RunConfig, hyper: Hyperparameters, hospitals: Sequence[str], *, probes: int
+) -> Mapping[str, int]:
+    """The steps that each hospital's noise is calibrated to: of the rounds that it will be asked in, and of probes."""
+    fraction = config.federation.participation
+    asked = Counter(
+        name for number in range(1, hyper.rounds + 1) for name in participants(config.seed, number, hospitals, fraction)
+    )
+    # A hospital that is never asked has a plan all the same: one step, which it does not take.
+    taken = {name: max(1, asked[name] * hyper.local_steps + probes) for name in hospitals}
+    if config.privacy.steps is None:
+        return taken
+    most = max(taken.values())
+    if config.privacy.steps < most:
+        raise SettingError("privacy.steps", f"must be at least the {most} steps that the run takes, or null")
+    return dict.fromkeys(hospitals, config.privacy.steps)
+
+
+def _ask_for_consent(plans: Sequence[HospitalPlan], config: RunConfig, *, task: str) -> None:
+    """Every hospital holds its plan against its own policy."""
+    wanted = config.federation.site_policy
+    try:
+        policy = SitePolicy(
+            highest_epsilon=wanted.highest_epsilon,
+            lowest_records=wanted.lowest_records,
+            allowed_tasks=tuple(wanted.allowed_tasks) or (task,),
+        )
+    except ValueError as error:
+        raise SettingError("federation.site_policy", str(error)) from error
+    refusals = {plan.name: policy.refusal(_planned_epsilon(plan, config), plan.num_records, task) for plan in plans}
+    refused = [f"{name} refuses: {reason}" for name, reason in refusals.items() if reason is not None]
+    if refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise SettingError("federation.site_policy", refused[0] + more)
+
+
+def _planned_epsilon(plan: HospitalPlan, config: RunConfig) -> float:
+    """By the accountant that budgets are meant by."""
+    mechanism = plan.mechanism
+    return epsilon(
+        noise_multiplier=mechanism.noise_multiplier,
+        sample_rate=mechanism.sample_rate,
+        steps=mechanism.steps,
+        delta=config.delta,
+        accountant=cast(Accountant, config.privacy.accountant),
+    )
+
+
+def _check_faulty(federation: FederationConfig, hospitals: Sequence[str]) -> None:
+    for fault in federation.faults:
+        if fault["hospital"] not in hospitals:
+            raise unknown_choice("federation.faults", fault["hospital"], hospitals)
 
 
 def observed_by(prepared: Prepared) -> tuple[int, ...]:
@@ -223,6 +276,7 @@ def _local_settings(
         loss=task.default_loss if training.loss == checks.AUTO else training.loss,
         class_weights=None if training.class_weights is None else tuple(training.class_weights),
         multiplicity=training.multiplicity,
+        proximal=training.proximal,
         grad_mode=training.grad_mode,
         precision=training.precision,
         max_physical_batch=training.max_physical_batch,

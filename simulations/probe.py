@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hbdp_fed.adversary import ATTACKS, ProbingAttack, build_attack
@@ -61,22 +61,19 @@ class ProbeCampaign:
             for number in numbers:
                 yield TrainRequest(round=number, steps=PROBE_STEPS, architecture=architecture, weights=planted)
 
-    def observations(self, number: int, updates: Sequence[ModelUpdate]) -> Iterator[tuple[str, Observation]]:
-        """What the adversary may see of each hospital in one probe, and nothing else, with the recording's name."""
-        attack = next(name for name, numbers in self.prepared.probe_rounds.items() if number in numbers)
+    def observation(self, update: ModelUpdate) -> tuple[str, Observation]:
+        """What the adversary may see of one hospital's answer, and nothing else, with the recording's name."""
+        rounds = self.prepared.probe_rounds
+        attack = next(name for name, numbers in rounds.items() if update.round in numbers)
         architecture, planted = self._crafted[attack]
-        plans = {plan.name: plan for plan in self.prepared.plans}
-        for update in updates:
-            yield (
-                recording_name(attack, number, update.hospital),
-                Observation(
-                    threat_model=ATTACKS[attack].threat_model,
-                    architecture=architecture,
-                    model_before=planted,
-                    released=update,
-                    public=self._public(plans[update.hospital]),
-                ),
-            )
+        plan = next(plan for plan in self.prepared.plans if plan.name == update.hospital)
+        return recording_name(attack, update.round, update.hospital), Observation(
+            threat_model=ATTACKS[attack].threat_model,
+            architecture=architecture,
+            model_before=planted,
+            released=update,
+            public=self._public(plan),
+        )
 
     def _public(self, plan: HospitalPlan) -> PublicSideInformation:
         return PublicSideInformation(

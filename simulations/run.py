@@ -10,17 +10,22 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from hbdp_fed.audit import partition_figure, render_report, save_figure, summary_figures
-from hbdp_fed.errors import HospitalFailure, TrainingDiverged, UserError
+from hbdp_fed.errors import HospitalFailure, QuorumLost, SettingError, TrainingDiverged, UserError
+from hbdp_fed.federation.engine import kept_ready
 from hbdp_fed.models import weights_sha256
-from simulations.assess import noise_summary, privacy_summary
+from hbdp_fed.privacy.ledger import LedgerError
+from simulations.assess import noise_summary, participation_summary, privacy_summary
 from simulations.attacking import Assault, attack_and_audit
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
+from simulations.interrupt import Interrupted
+from simulations.old_run import composed_of
 from simulations.prepare import Prepared, prepare, resolution
 from simulations.probe import ProbeCampaign
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
@@ -48,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if any(argument in {"-h", "--help"} for argument in given):
             return _help([argument for argument in given if not argument.startswith("-")])
-        return _run(compose_run(given), make_console())
+        return _run(*_composed(given), make_console())
     except UserError as error:
         errors.print(f"error: {error}")
         return BAD_INPUT
-    except (HospitalFailure, TrainingDiverged) as failure:
+    except (HospitalFailure, QuorumLost, TrainingDiverged, LedgerError) as failure:
         errors.print(f"error: {failure}")
         return FAILED
-    except KeyboardInterrupt:
-        errors.print("interrupted")
+    except (Interrupted, KeyboardInterrupt) as interruption:
+        errors.print(str(interruption) or "interrupted")
         return INTERRUPTED
     except Exception:  # noqa: BLE001 - a bug of ours ends with its traceback and the documented exit code
         errors.print(traceback.format_exc())
@@ -72,17 +77,38 @@ def _help(given: Sequence[str]) -> int:
     return OK
 
 
-def _run(composed: DictConfig, console: Console) -> int:
+def _composed(given: Sequence[str]) -> tuple[DictConfig, RunFolder | None]:
+    """The settings, and the folder of the run that they go on with, if there is one.
+
+    Raises:
+        SettingError: if there is nothing to go on with, or something else is to be set than where it is computed.
+    """
+    composed = compose_run(given)
+    if composed.resume is None:
+        return composed, None
+    source = RunFolder(Path(composed.resume).expanduser().resolve())
+    others = [text for text in given if not text.startswith("resume=")]
+    for text in others:
+        if not text.startswith("engine."):
+            raise SettingError("resume", f"goes on with a run's own settings; only engine.* can be set, not {text}")
+    own = composed_of(source, key="resume", others=others)
+    if source.summary_file.exists():
+        raise SettingError("resume", f"{source.path} is finished; run its attacks again with simulations.attack")
+    return own, source
+
+
+def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> int:
     started = time.perf_counter()
     config = typed(composed)
-    path = planned_folder(config.run_dir, config.name)
+    path = planned_folder(config.run_dir, config.name) if source is None else source.path
     console.print(f"reading {config.data.name}", soft_wrap=True)
     prepared = prepare(config)
     campaign = ProbeCampaign.planned(prepared)
     # From here on nothing is refused any more: the folder is made, and everything that happens is written into it.
-    folder = create(path)
-    folder.write_config(composed)
-    folder.write_environment(device=prepared.device)
+    folder = source or create(path)
+    if source is None:
+        folder.write_config(composed)
+        folder.write_environment(device=prepared.device)
     show_skipped(console, prepared.dataset.skipped)
     show_left_out(console, prepared)
     partition = partition_summary(prepared)
@@ -92,17 +118,26 @@ def _run(composed: DictConfig, console: Console) -> int:
         console.print(f"not in {config.model.weights}, so freshly drawn: {', '.join(prepared.fresh)}", soft_wrap=True)
     show_plan(console, prepared.plans, title=_plan_title(prepared), noise_to_resolution=resolution(prepared))
     try:
-        return _train_and_assess(prepared, folder, campaign, console, started)
+        begun = time.perf_counter()
+        with kept_ready(prepared.engine):
+            return _train_and_assess(prepared, folder, campaign, console, started=started, begun=begun)
     except BaseException:
         console.print(f"not finished; what was computed so far is in {folder.path}", soft_wrap=True)
+        console.print(f"go on with: python -m simulations.run resume={folder.path}", soft_wrap=True)
         raise
 
 
 def _train_and_assess(
-    prepared: Prepared, folder: RunFolder, campaign: ProbeCampaign | None, console: Console, started: float
+    prepared: Prepared,
+    folder: RunFolder,
+    campaign: ProbeCampaign | None,
+    console: Console,
+    *,
+    started: float,
+    begun: float,
 ) -> int:
     with progress(console, rounds=prepared.hyper.rounds + prepared.probes) as line:
-        chosen, course = execute(prepared, folder, line, campaign)
+        chosen, course = execute(prepared, folder, line, campaign, begun=begun)
         line.say("judging the released model on the test split")
         utility = measure_utility(prepared, chosen, folder)
         started_attacks = time.perf_counter()
@@ -110,7 +145,6 @@ def _train_and_assess(
         risk = attack_and_audit(assault, folder.reconstructions)
         attack_s = time.perf_counter() - started_attacks
     engine = prepared.engine
-    expected = len(prepared.plans) * (prepared.hyper.rounds + prepared.probes)
     summary = {
         "schema": 1,
         "task": prepared.dataset.task,
@@ -131,7 +165,8 @@ def _train_and_assess(
         "partition": partition_summary(prepared),
         "skipped": prepared.dataset.skipped,
         "risk": risk.summary,
-        "participation": {"expected": expected, "completed": course.answers, "failed": expected - course.answers},
+        "participation": participation_summary(course),
+        "ledger": course.ledger,
         "hyperparameters": {**vars(prepared.config.training), **vars(prepared.hyper)},
         "noise_to_resolution": noise_summary(prepared, course.clipped_sum),
         "engine": vars(engine),

@@ -62,6 +62,16 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def standing_file(self) -> Path:
+        """Where the run stands after its last round."""
+        return self.path / "standing.safetensors"
+
+    @property
+    def ledger_file(self) -> Path:
+        """What every hospital planned and spent."""
+        return self.path / "ledger.jsonl"
+
+    @property
     def predictions_file(self) -> Path:
         """The released model's answer for each test record: the experimenter's view."""
         return self.path / "predictions.npz"
@@ -99,9 +109,21 @@ class RunFolder:
         """One line of ``rounds.jsonl``: one hospital in one round."""
         self._append("rounds.jsonl", line)
 
-    def append_ledger(self, line: Mapping[str, Any]) -> None:
-        """One line of ``ledger.jsonl``: what one hospital had spent after one round."""
-        self._append("ledger.jsonl", line)
+    def forget_rounds_after(self, round: int) -> None:
+        """Leave out of ``rounds.jsonl`` what came after a round, and a last line that was never finished."""
+        path = self.path / "rounds.jsonl"
+        if not path.exists():
+            return
+        whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text("".join(line for line in whole if json.loads(line)["round"] <= round))
+        unfinished.replace(path)
+
+    def failed(self) -> frozenset[tuple[str, int]]:
+        """Hospitals and rounds of ``rounds.jsonl`` whose only answer could not be used."""
+        lines = [json.loads(line) for line in (self.path / "rounds.jsonl").read_text().splitlines()]
+        used = {(line["hospital"], line["round"]) for line in lines if line["status"] == "ok"}
+        return frozenset((line["hospital"], line["round"]) for line in lines) - used
 
     def write_checkpoint(self, round: int, weights: Weights, *, keep: int = 0) -> None:
         """The global weights (float64) after a round; round 0 holds the initial ones.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,12 +153,13 @@ class MonaiUnetConfig(ModelConfig):
 
 @dataclass
 class EngineConfig:
-    """How the federation is run on this machine."""
+    """How the federation is run."""
 
     name: str = MISSING
     workers: int | None = None
     threads_per_client: int = 1
     gpus_per_client: float | None = None
+    address: str = "local"
 
 
 @dataclass
@@ -206,6 +208,16 @@ class TrainingConfig:
     grad_mode: str = "hbdp"
     precision: str = "float32"
     max_physical_batch: int = 256
+    proximal: float = 0.0
+
+
+@dataclass
+class SitePolicyConfig:
+    """What every hospital insists on before it takes part."""
+
+    highest_epsilon: float = math.inf
+    lowest_records: int = 0
+    allowed_tasks: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -213,7 +225,15 @@ class FederationConfig:
     """The server's side."""
 
     weighting: str = "records"
+    participation: float = 1.0
+    aggregation: str = "mean"
+    trim: float = 0.2
+    byzantine: int = 1
+    on_failure: str = "abort"
+    min_hospitals: int = 1
     round_timeout_s: float = 3600.0
+    site_policy: SitePolicyConfig = field(default_factory=SitePolicyConfig)
+    faults: list[Any] = field(default_factory=list)
     server_optimizer: str = "none"
     server_learning_rate: float = 1.0
     server_momentum: float = 0.9
@@ -259,6 +279,7 @@ class RunConfig:
     delta: float = 1e-5
     device: str = "auto"
     run_dir: str | None = None
+    resume: str | None = None
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
     engine: EngineConfig = MISSING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hbdp_fed.audit.wording import label, written
 from hbdp_fed.errors import TrainingDiverged
@@ -54,12 +55,17 @@ class RoundSelection:
         self._history: list[tuple[int, Figures]] = []
         self._average: Weights = {}
         self._handed_out: Weights = {}
-        self._updates: Sequence[ModelUpdate] = ()
+        self._updates: list[ModelUpdate] = []
+        self._participants = 0
         self._said = "not judged yet"
 
-    def see_updates(self, updates: Sequence[ModelUpdate]) -> None:
-        """The updates that the next global weights come of."""
-        self._updates = updates
+    def see_update(self, update: ModelUpdate) -> None:
+        """One of the updates that the next global weights come of. Few are kept, and none where there are many."""
+        self._participants += 1
+        if self._participants <= self._prepared.config.evaluation.matrix:
+            self._updates.append(update)
+        else:
+            self._updates.clear()
 
     def see_global(self, number: int, weights: Weights) -> str:
         """Judge the global weights (float64) after round ``number``; at 0 they are where training starts.
@@ -69,7 +75,7 @@ class RoundSelection:
         """
         if number == 0:
             self._average = self._handed_out = weights
-            return "the start"
+            return self._said
         # Training goes on from the weights themselves; the average is for release alone, and costs no budget.
         decay = self._prepared.config.training.ema_decay
         self._average = averaged(self._average, weights, round=number, decay=decay)
@@ -78,7 +84,32 @@ class RoundSelection:
         if is_judged:
             self._said = self._judge(number, released)
         self._handed_out = weights
+        self._updates, self._participants = [], 0
         return self._said
+
+    def state(self) -> tuple[Mapping[str, Weights], Mapping[str, Any]]:
+        """What has to be known to go on after the last round: weights by part, and plain figures."""
+        best = self.best
+        parts = {"average": self._average}
+        facts: dict[str, Any] = {"history": self._history, "said": self._said, "best": None}
+        if best is not None:
+            parts |= {"best": best.weights, **{f"local {name}": own for name, own in best.local.items()}}
+            facts["best"] = {"round": best.round, "point": best.point, "validation": best.validation}
+        return parts, facts
+
+    def restore(self, parts: Mapping[str, Weights], facts: Mapping[str, Any], *, handed_out: Weights) -> None:
+        """The inverse of :meth:`state`, given the last global weights."""
+        self._average, self._handed_out = parts["average"], handed_out
+        self._said = facts["said"]
+        self._history = [(number, _figures(found)) for number, found in facts["history"]]
+        if facts["best"] is not None:
+            self.best = Chosen(
+                round=facts["best"]["round"],
+                weights=parts["best"],
+                point=facts["best"]["point"],
+                validation=_figures(facts["best"]["validation"]),
+                local={name.removeprefix("local "): own for name, own in parts.items() if name.startswith("local ")},
+            )
 
     def chosen(self) -> Chosen:
         """The round to release, once all have been seen.
@@ -118,12 +149,15 @@ class RoundSelection:
         return f"validation {told} (best: round {self.best.round})"
 
     def _local_models(self) -> Mapping[str, Weights]:
-        if len(self._updates) > self._prepared.config.evaluation.matrix:
-            return {}
         return {
             update.hospital: {name: (self._handed_out[name] + change).float() for name, change in update.delta.items()}
             for update in self._updates
         }
+
+
+def _figures(plain: Mapping[str, Any]) -> Figures:
+    """Figures out of strict JSON, which writes infinity as a word."""
+    return {name: None if value is None else float(value) for name, value in plain.items()}
 
 
 def _rank(found: Figures, task: Task) -> tuple[float, ...]:

@@ -1,0 +1,76 @@
+"""Where a run stands after a round, in one file that is written whole or not at all: what it takes to go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hbdp_fed.federation.engine import Simulated
+from hbdp_fed.federation.server_app import Standing
+from hbdp_fed.models import read_facts, read_weights, save_weights
+from hbdp_fed.strict_json import dumps
+from hbdp_fed.types import Weights
+from simulations.books import Course
+from simulations.run_folder import RunFolder
+from simulations.selection import RoundSelection
+
+_SEPARATOR = "|"
+
+
+def write_standing(
+    folder: RunFolder, standing: Standing, simulated: Simulated, selection: RoundSelection, course: Course
+) -> None:
+    """Write down everything that the next round depends on. Random streams need no state: each is named by its round.
+
+    Args:
+        folder: The run's.
+        standing: The server's part.
+        simulated: The hospitals' part.
+        selection: The rounds' models so far.
+        course: What was counted.
+    """
+    chosen, facts = selection.state()
+    weights = {
+        **_named("global", standing.weights),
+        **_named("server", standing.server),
+        **{name: value for part, values in chosen.items() for name, value in _named(part, values).items()},
+    }
+    plain = {
+        "round": standing.round,
+        "hospitals": simulated.to_plain(),
+        "selection": facts,
+        "course": course.to_plain(),
+    }
+    save_weights(folder.standing_file, weights, facts={"standing": dumps(plain)})
+
+
+def read_standing(
+    folder: RunFolder, simulated: Simulated, selection: RoundSelection, *, like: Weights
+) -> tuple[Standing, Course] | None:
+    """Where the run stood; None if no round of it was ever done. Hospitals and selection are set to that state.
+
+    Args:
+        folder: The run's.
+        simulated: The hospitals.
+        selection: The rounds' models.
+        like: The initial weights, in their order: optimisers know parameters by their place.
+    """
+    if not folder.standing_file.exists():
+        return None
+    parts: dict[str, dict[str, Any]] = {}
+    for name, value in read_weights(folder.standing_file).items():
+        part, own = name.split(_SEPARATOR, 1)
+        parts.setdefault(part, {})[own] = value
+    plain = json.loads(read_facts(folder.standing_file)["standing"])
+    weights = parts.pop("global")
+    standing = Standing(
+        round=plain["round"], weights={name: weights[name] for name in like}, server=parts.pop("server", {})
+    )
+    simulated.restore(plain["hospitals"])
+    selection.restore(parts, plain["selection"], handed_out=standing.weights)
+    return standing, Course.from_plain(plain["course"])
+
+
+def _named(part: str, weights: Weights) -> Mapping[str, Any]:
+    return {f"{part}{_SEPARATOR}{name}": value for name, value in weights.items()}
