@@ -86,7 +86,7 @@ class RoundTable:
             if isinstance(item, Failure):
                 listener.on_failure(item)
                 if self._settings.on_failure == "abort":
-                    raise HospitalFailure(item.hospital, item.details)
+                    raise HospitalFailure(item.hospital, f"round {item.round}: {item.details}")
                 continue
             listener.on_update(item.update)
             listener.on_report(item.report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from hbdp_fed.audit.replay import SimulatedTraining, largest_difference, replay_
 from hbdp_fed.data import Records, write_shard
 from hbdp_fed.dpsgd import poisson_batches
 from hbdp_fed.federation.client_app import make_client_app
-from hbdp_fed.federation.codec import RoundReport
-from hbdp_fed.federation.engine import EngineSettings, run_federation
-from hbdp_fed.federation.server_app import ServerHooks, make_server_app
+from hbdp_fed.federation.engine import EngineSettings, Simulated, run_federation
+from hbdp_fed.federation.rounds import Listener
+from hbdp_fed.federation.server_app import ServerHooks, Standing, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.seeding import augmentation_stream, batch_stream, generator
@@ -60,7 +60,7 @@ class Travelled:
     """What a federation sent to and fro."""
 
     start: Weights
-    updates: dict[int, Sequence[ModelUpdate]] = field(default_factory=dict)
+    updates: dict[int, list[ModelUpdate]] = field(default_factory=dict)
     reached: dict[int, Weights] = field(default_factory=dict)
 
     def before(self, number: int) -> Weights:
@@ -90,21 +90,23 @@ def federated(training: SimulatedTraining, folder: Path) -> Travelled:
     )
     travelled = Travelled(initial_weights(build_model(SPEC), generator(0, "initial-weights")))
 
-    def ignore(number: int, what: Sequence[RoundReport] | Sequence[ModelUpdate]) -> None:
-        pass
-
+    listener = Listener(
+        on_update=lambda update: travelled.updates.setdefault(update.round, []).append(update),
+        on_report=lambda report: None,
+        on_failure=lambda failure: pytest.fail(failure.details),
+    )
     hooks = ServerHooks(
         on_ready=lambda: None,
-        on_updates=travelled.updates.__setitem__,
-        on_reports=ignore,
-        on_global=travelled.reached.__setitem__,
+        training=listener,
+        on_round=lambda standing: travelled.reached.__setitem__(standing.round, standing.weights),
         probes=lambda _: (),
-        on_probe=ignore,
+        probing=listener,
+        on_probe=lambda number: None,
     )
     run_federation(
-        make_server_app(settings.to_json(), architecture=SPEC, initial=travelled.start, hooks=hooks),
+        make_server_app(settings.to_json(), architecture=SPEC, start=Standing(0, travelled.start), hooks=hooks),
         make_client_app(settings.to_json()),
-        num_hospitals=len(sites),
+        simulated=Simulated.fresh(settings),
         engine=EngineSettings(name="inprocess", workers=1, threads_per_client=1, gpus_per_client=0.0),
     )
     return travelled

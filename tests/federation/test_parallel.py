@@ -23,11 +23,20 @@ def engine(name: str, *, workers: int = 2, threads: int = 1) -> EngineSettings:
     return EngineSettings(name=name, workers=workers, threads_per_client=threads, gpus_per_client=0.0)
 
 
-def told(number: int, *, seconds: float = 0.0) -> Callable[[], tuple[int, int, int]]:
-    """A task that says its number, with how many threads it ran, and in which process."""
+def told(number: int, *, done: Path | None = None, after: Path | None = None) -> Callable[[], tuple[int, int, int]]:
+    """A task that says its number, with how many threads it ran, and in which process.
+
+    Args:
+        number: What it says.
+        done: A file that it leaves when it is finished.
+        after: A file that it waits for first.
+    """
 
     def task() -> tuple[int, int, int]:
-        time.sleep(seconds)
+        while after is not None and not after.exists():
+            time.sleep(0.01)
+        if done is not None:
+            done.touch()
         return number, torch.get_num_threads(), os.getpid()
 
     return task
@@ -46,9 +55,13 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["inprocess", "ray"])
-def test_every_task_has_its_place_and_its_threads_whatever_the_engine(name: str) -> None:
-    # The first task is the slowest, so that where there are workers another one is finished before it.
-    tasks = [told(10 * place, seconds=1.0 if place == 0 else 0.0) for place in range(5)]
+def test_every_task_has_its_place_and_its_threads_whatever_the_engine(name: str, tmp_path: Path) -> None:
+    # Where there are workers, the first task waits for the others.
+    files = [tmp_path / str(place) for place in range(5)]
+    tasks = [
+        told(10 * place, done=files[place], after=files[4] if place == 0 and name == "ray" else None)
+        for place in range(5)
+    ]
     before = torch.get_num_threads()
     found = list(run_tasks(tasks, engine=engine(name, threads=before + 1)))
     assert sorted(place for place, _ in found) == list(range(5))

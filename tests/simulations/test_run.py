@@ -415,7 +415,7 @@ def test_a_hospital_that_raises_ends_the_run_with_its_name_and_traceback(
     # Nothing that was computed before is lost.
     assert (tmp_path / "r/checkpoints/round-0001.safetensors").exists()
     lines = [json.loads(line) for line in (tmp_path / "r/rounds.jsonl").read_text().splitlines()]
-    assert [(line["round"], line["status"]) for line in lines] == [(1, "ok"), (1, "ok"), (1, "ok"), (2, "failed")]
+    assert [(line["round"], line["status"]) for line in lines] == [*[(1, "ok")] * 3, (2, "ok"), (2, "failed")]
     assert lines[-1]["hospital"] == "hospital-02"
     assert not (tmp_path / "r/summary.json").exists()
 
@@ -444,7 +444,7 @@ def test_an_update_that_is_not_finite_ends_the_run_with_its_hospitals_name(
     assert main([*SMALL, *given]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: hospital-01 failed:\n")
-    assert "the update of hospital-01 in round 1 is not finite in " in shown
+    assert "round 1: the update is not finite in " in shown
     assert "Traceback" not in shown
 
 
@@ -465,7 +465,7 @@ def test_one_hospital_and_fifty_hospitals_work(tmp_path: Path) -> None:
     assert run(tmp_path / "one", "clients=1")["clients"] == 1
     many = run(tmp_path / "many", "clients=50", "training.rounds=1")
     assert len(many["privacy"]["hospitals"]) == 50
-    assert many["participation"] == {"expected": 100, "completed": 100, "failed": 0}
+    assert many["participation"] == {"expected": 100, "completed": 100, "failed": 0, "failures": []}
 
 
 def test_real_xrays_are_trained_on_and_the_official_test_split_is_reported(hbdp_data: Path, tmp_path: Path) -> None:
