@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -20,18 +19,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from hbdp_fed.adversary import ATTACKS
-from hbdp_fed.errors import SettingError, UserError
+from hbdp_fed.errors import SettingError
 from hbdp_fed.strict_json import dumps
 from simulations.adversary_plan import AUTO, NONE, asked_for, check_adversary, check_hospitals, plan_attacks
 from simulations.attacking import Assault, Risk, attack_and_audit, check_recorded, only_recorded
 from simulations.compose import compose_run, typed, typed_as
 from simulations.old_run import composed_of
 from simulations.prepare import Prepared, observed_by, prepare
+from simulations.program import OK, exit_code
 from simulations.run_folder import RunFolder, read_summary
 from simulations.schema import AdversaryConfig, AttackConfig
 from simulations.terminal import make_console, progress, show_risk
-
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 HELP = """usage: python -m simulations.attack run=FOLDER [key=value ...]
 
@@ -50,20 +48,13 @@ All settings with their defaults:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    try:
-        if any(argument in {"-h", "--help"} for argument in given):
-            return _help()
-        return _attack(typed_as(AttackConfig, _with_run(given)), make_console())
-    except UserError as error:
-        errors.print(f"error: {error}")
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        return INTERRUPTED
-    except Exception:  # noqa: BLE001 - a bug of ours ends with its traceback and the documented exit code
-        errors.print(traceback.format_exc())
-        return FAILED
+    return exit_code(lambda: _main(given))
+
+
+def _main(given: Sequence[str]) -> int:
+    if any(argument in {"-h", "--help"} for argument in given):
+        return _help()
+    return _attack(typed_as(AttackConfig, _with_run(given)), make_console())
 
 
 def _help() -> int:

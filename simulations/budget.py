@@ -7,21 +7,19 @@ import math
 import os
 import sys
 import textwrap
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
-from hbdp_fed.errors import SettingError, UserError, unknown_choice
+from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.privacy import ACCOUNTANTS
 from simulations.budget_table import COLUMNS, LARGEST_FLOAT32, BudgetRow, as_csv, as_json, budget_row, show_rows
 from simulations.compose import compose_run, typed_as
+from simulations.program import OK, error_console, exit_code
 from simulations.schema import BudgetConfig
 from simulations.terminal import make_console
-
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 TABLE, CSV, JSON = "table", "csv", "json"
 FORMATS = (TABLE, CSV, JSON)
@@ -68,20 +66,13 @@ SETTINGS: Mapping[str, str] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    try:
-        if any(argument in {"-h", "--help"} for argument in given):
-            return _help([argument for argument in given if not argument.startswith("-")])
-        return _budget(_composed(given), errors)
-    except UserError as error:
-        errors.print(f"error: {error}")
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        return INTERRUPTED
-    except Exception:  # noqa: BLE001 - a bug of ours ends with its traceback and the documented exit code
-        errors.print(traceback.format_exc())
-        return FAILED
+    return exit_code(lambda: _main(given))
+
+
+def _main(given: Sequence[str]) -> int:
+    if any(argument in {"-h", "--help"} for argument in given):
+        return _help([argument for argument in given if not argument.startswith("-")])
+    return _budget(_composed(given), error_console())
 
 
 def _composed(given: Sequence[str]) -> BudgetConfig:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """The run was asked to stop and did so after a round; nothing is lost.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from rich.table import Table
 
 from hbdp_fed.errors import SettingError, UserError
 from hbdp_fed.privacy.ledger import Account, Head, LedgerError, Verified, verify
+from simulations.program import OK, exit_code
 from simulations.terminal import make_console
-
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 LEDGER_FILE, SUMMARY_FILE = "ledger.jsonl", "summary.json"
 
@@ -41,24 +39,14 @@ exit codes: 0 intact, 1 broken, 2 there is no such ledger, 130 interrupted
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    try:
-        if any(argument in {"-h", "--help"} for argument in given):
-            Console(highlight=False, markup=False, soft_wrap=True).print(HELP)
-            return OK
-        return _verify(_ledger_of(_asked_for(given)), make_console())
-    except UserError as error:
-        errors.print(f"error: {error}")
-        return BAD_INPUT
-    except LedgerError as error:
-        errors.print(f"error: {error}")
-        return FAILED
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        return INTERRUPTED
-    except Exception:  # noqa: BLE001 - a bug of ours ends with its traceback and the documented exit code
-        errors.print(traceback.format_exc())
-        return FAILED
+    return exit_code(lambda: _main(given), failures=(LedgerError,))
+
+
+def _main(given: Sequence[str]) -> int:
+    if any(argument in {"-h", "--help"} for argument in given):
+        Console(highlight=False, markup=False, soft_wrap=True).print(HELP)
+        return OK
+    return _verify(_ledger_of(_asked_for(given)), make_console())
 
 
 def _asked_for(given: Sequence[str]) -> Path:

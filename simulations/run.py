@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from hbdp_fed.audit import partition_figure, render_report, save_figure, summary_figures
-from hbdp_fed.errors import HospitalFailure, QuorumLost, SettingError, TrainingDiverged, UserError
+from hbdp_fed.errors import HospitalFailure, QuorumLost, SettingError, TrainingDiverged
 from hbdp_fed.federation.engine import kept_ready
 from hbdp_fed.models import weights_sha256
 from hbdp_fed.privacy.ledger import LedgerError
@@ -24,15 +23,13 @@ from simulations.assess import noise_summary, participation_summary, privacy_sum
 from simulations.attacking import Assault, attack_and_audit
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
-from simulations.interrupt import Interrupted
 from simulations.old_run import composed_of
 from simulations.prepare import Prepared, prepare, resolution
 from simulations.probe import ProbeCampaign
+from simulations.program import OK, exit_code
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
 from simulations.terminal import make_console, progress, show_partition, show_plan, show_result, show_skipped
 from simulations.utility import measure_utility, partition_summary
-
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 HELP = """usage: python -m simulations.run [key=value ...]
 
@@ -49,23 +46,13 @@ All settings with their defaults:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    try:
-        if any(argument in {"-h", "--help"} for argument in given):
-            return _help([argument for argument in given if not argument.startswith("-")])
-        return _run(*_composed(given), make_console())
-    except UserError as error:
-        errors.print(f"error: {error}")
-        return BAD_INPUT
-    except (HospitalFailure, QuorumLost, TrainingDiverged, LedgerError) as failure:
-        errors.print(f"error: {failure}")
-        return FAILED
-    except (Interrupted, KeyboardInterrupt) as interruption:
-        errors.print(str(interruption) or "interrupted")
-        return INTERRUPTED
-    except Exception:  # noqa: BLE001 - a bug of ours ends with its traceback and the documented exit code
-        errors.print(traceback.format_exc())
-        return FAILED
+    return exit_code(lambda: _main(given), failures=(HospitalFailure, QuorumLost, TrainingDiverged, LedgerError))
+
+
+def _main(given: Sequence[str]) -> int:
+    if any(argument in {"-h", "--help"} for argument in given):
+        return _help([argument for argument in given if not argument.startswith("-")])
+    return _run(*_composed(given), make_console())
 
 
 def _help(given: Sequence[str]) -> int:

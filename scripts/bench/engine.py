@@ -139,7 +139,7 @@ def by_flower(settings: AppSettings, workers: int) -> Clock:
 
 def steps_for(seconds: float, folder: Path) -> int:
     """Local steps that take about so long; the first round only warms up."""
-    trial = by_engine(federation(folder, hospitals=1, rounds=1, steps=5), "inprocess", 1)
+    by_engine(federation(folder, hospitals=1, rounds=1, steps=5), "inprocess", 1)
     trial = by_engine(federation(folder, hospitals=2, rounds=2, steps=20), "inprocess", 1)
     return max(1, round(seconds / (trial.compute / (2 * 2 * 20))))
 

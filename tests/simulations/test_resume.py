@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from hbdp_fed.privacy.ledger import verify
-from simulations.run import BAD_INPUT, FAILED, INTERRUPTED, OK, main
+from simulations.program import BAD_INPUT, FAILED, INTERRUPTED, OK
+from simulations.run import main
 from simulations.run_folder import RunFolder
 
 SMALL = [

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations.run import BAD_INPUT, OK, main
+from simulations.program import BAD_INPUT, OK
+from simulations.run import main
 
 SMALL = [
     "engine=inprocess", "clients=3", "eps=1e6", "data.num_train=60", "data.num_val=40", "data.num_test=40",
