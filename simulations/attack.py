@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from simulations.compose import compose_run, typed, typed_as
 from simulations.old_run import composed_of
 from simulations.prepare import Prepared, observed_by, prepare
 from simulations.program import OK, exit_code
-from simulations.run_folder import RunFolder, read_summary
+from simulations.run_folder import RunFolder, chosen_folder, create, read_summary, time_stamp
 from simulations.schema import AdversaryConfig, AttackConfig
 from simulations.terminal import make_console, progress, show_risk
 
@@ -157,20 +156,8 @@ def _own_keys() -> Iterator[None]:
 
 
 def _output(wanted: str | None, source: RunFolder) -> Path:
-    if wanted is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        path, number = source.path / "attacks" / stamp, 2
-        while path.exists():
-            path, number = path.with_name(f"{stamp}-{number}"), number + 1
-    else:
-        path = Path(wanted).expanduser().resolve()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise SettingError("output", f"{path} exists and is not an empty folder; choose another one")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingError("output", f"{path} cannot be created ({error.strerror})") from error
-    return path
+    path = chosen_folder(wanted, source.path / "attacks" / time_stamp(), key="output")
+    return create(path, key="output").path
 
 
 def _plain(settings: AttackConfig) -> Mapping[str, Any]:

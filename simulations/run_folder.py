@@ -159,22 +159,42 @@ def planned_folder(run_dir: str | None, name: str) -> Path:
     Raises:
         SettingError: if the folder holds something already: a run never mixes with another one's files.
     """
-    if run_dir is not None:
-        path = Path(run_dir).expanduser().resolve()
+    return chosen_folder(run_dir, Path("runs").resolve() / f"{time_stamp()}_{name}", key="run_dir")
+
+
+def chosen_folder(wanted: str | None, otherwise: Path, *, key: str) -> Path:
+    """The folder that was asked for, or a new one: ``otherwise``, with a number behind it if that is taken.
+
+    Args:
+        wanted: As it was typed.
+        otherwise: Where nothing was asked for.
+        key: The setting that asks, for messages.
+
+    Raises:
+        SettingError: if the folder that was asked for holds something already.
+    """
+    if wanted is not None:
+        path = Path(wanted).expanduser().resolve()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise SettingError("run_dir", f"{path} exists and is not an empty folder; choose another one")
+            raise SettingError(key, f"{path} exists and is not an empty folder; choose another one")
         return path
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = Path("runs").resolve() / f"{stamp}_{name}"
-    number = 2
+    path, number = otherwise, 2
     while path.exists():
-        path = path.with_name(f"{stamp}_{name}-{number}")
-        number += 1
+        path, number = otherwise.with_name(f"{otherwise.name}-{number}"), number + 1
     return path
 
 
-def create(path: Path) -> RunFolder:
+def time_stamp() -> str:
+    """The local time as folders are named by it."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def create(path: Path, *, key: str = "run_dir") -> RunFolder:
     """Create the folder.
+
+    Args:
+        path: Where.
+        key: The setting that names it, for messages.
 
     Raises:
         SettingError: if that is not possible.
@@ -182,7 +202,7 @@ def create(path: Path) -> RunFolder:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingError("run_dir", f"{path} cannot be created ({error.strerror})") from error
+        raise SettingError(key, f"{path} cannot be created ({error.strerror})") from error
     return RunFolder(path)
 
 
