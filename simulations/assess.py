@@ -75,20 +75,19 @@ def noise_summary(prepared: Prepared, clipped_sum: Mapping[str, float]) -> list[
     Returns:
         For each hospital ``float32_weights`` (what sending weights would have made of one step's noise),
         ``float64_delta`` (what is really sent), ``clipped_sum``, and ``effectively_gaussian``: whether the last two are
-        at least 10. Without noise there is nothing to round off, and ``clipped_sum`` and ``effectively_gaussian`` are
-        None.
+        at least 10. Those two are None without noise, where there is nothing to round off, and of a hospital that
+        never answered.
     """
     entries = []
     for plan, (single, double) in zip(prepared.plans, resolution(prepared), strict=True):
-        summed = clipped_sum[plan.name]
-        private = plan.mechanism.noise_multiplier > 0
+        summed = clipped_sum.get(plan.name) if plan.mechanism.noise_multiplier > 0 else None
         entries.append(
             {
                 "name": plan.name,
                 "float32_weights": single,
                 "float64_delta": double,
                 "clipped_sum": summed,
-                "effectively_gaussian": min(summed, double) >= EFFECTIVELY_GAUSSIAN if private else None,
+                "effectively_gaussian": None if summed is None else min(summed, double) >= EFFECTIVELY_GAUSSIAN,
             }
         )
     return entries

@@ -220,3 +220,16 @@ def test_hospitals_plan_with_the_rounds_that_they_are_asked_in(tmp_path: Path) -
         asked = sum(line["hospital"] == name and line["kind"] == "train" for line in rounds)
         assert account.steps_spent == account.plan.steps_planned == 2 * asked + 1
     assert len([line for line in rounds if line["kind"] == "train"]) == 4
+
+
+def test_a_hospital_that_is_never_asked_is_in_the_summary_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    once = ["federation.participation=0.34", "training.rounds=1", "adversary.attack=none", f"run_dir={folder}"]
+    assert main([*SMALL, *once]) == OK
+    summary = json.loads((folder / "summary.json").read_text())
+    asked = {json.loads(line)["hospital"] for line in (folder / "rounds.jsonl").read_text().splitlines()}
+    assert len(asked) < len(summary["noise_to_resolution"])
+    for entry in summary["noise_to_resolution"]:
+        assert (entry["clipped_sum"] is None) == (entry["name"] not in asked)
+        assert (entry["effectively_gaussian"] is None) == (entry["name"] not in asked)
+    assert (folder / "report.html").exists()
