@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from hbdp_fed.data.checks import check_integer, check_number
 from hbdp_fed.data.contract import ImageDataset, Records
@@ -10,6 +11,8 @@ from hbdp_fed.data.tissue import LesionStyle, draw_lesions, draw_tissue
 from hbdp_fed.seeding import generator
 
 _GREY_LEVELS = 255
+_BLOCK = 2048
+"""How many records are drawn at once: what is computed on the way takes many times the memory of the images."""
 
 
 def load_phantom(
@@ -66,10 +69,18 @@ def load_phantom(
 def _draw_split(count: int, *, image_size: int, prevalence: float, stream: torch.Generator) -> Records:
     num_lesions = min(max(round(count * prevalence), 1), count - 1)
     labels = (torch.randperm(count, generator=stream) < num_lesions).long()
-    present = labels.bool()[:, None, None, None]
-    tissue = draw_tissue(count, image_size, stream)
-    lesions, outlines = draw_lesions(count, image_size, LesionStyle(), stream)
+    images = torch.empty(count, 1, image_size, image_size)
+    masks = torch.empty(count, 1, image_size, image_size, dtype=torch.bool)
+    for start in range(0, count, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        images[block], masks[block] = _draw_images(labels[block].bool()[:, None, None, None], image_size, stream)
+    return Records(images=images, labels=labels, masks=masks)
+
+
+def _draw_images(present: Tensor, image_size: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images and outlines of records with a lesion or without, as bool (N, 1, 1, 1) says."""
+    tissue = draw_tissue(len(present), image_size, stream)
+    lesions, outlines = draw_lesions(len(present), image_size, LesionStyle(), stream)
     images = (tissue + lesions * present).clamp(0, 1)
     # Whole grey levels, as images come from a scanner; this also hides nearly all last-bit differences of processors.
-    images = (images * _GREY_LEVELS).round() / _GREY_LEVELS
-    return Records(images=images, labels=labels, masks=outlines & present)
+    return (images * _GREY_LEVELS).round() / _GREY_LEVELS, outlines & present

@@ -190,3 +190,12 @@ def test_a_small_net_learns_it_in_few_steps_but_not_perfectly(phantom: ImageData
         logits = model(phantom.test.images)
     auroc = roc_auc_score(phantom.test.labels.numpy(), (logits[:, 1] - logits[:, 0]).numpy())
     assert 0.88 < auroc < 0.99
+
+
+def test_a_split_larger_than_a_block_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hbdp_fed.data.phantom._BLOCK", 16)
+    train = load_phantom(**SMALL).train
+    assert len({image.numpy().tobytes() for image in train.images}) == 40
+    assert train.masks is not None
+    assert torch.equal(train.masks.flatten(1).any(dim=1), train.labels.bool())
+    assert train.labels.sum() == 20
