@@ -56,16 +56,12 @@ class RoundSelection:
         self._average: Weights = {}
         self._handed_out: Weights = {}
         self._updates: list[ModelUpdate] = []
-        self._participants = 0
         self._said = "not judged yet"
 
     def see_update(self, update: ModelUpdate) -> None:
-        """One of the updates that the next global weights come of. Few are kept, and none where there are many."""
-        self._participants += 1
-        if self._participants <= self._prepared.config.evaluation.matrix:
+        """One of the updates that the next global weights come of; kept where the federation is small."""
+        if len(self._prepared.plans) <= self._prepared.config.evaluation.matrix:
             self._updates.append(update)
-        else:
-            self._updates.clear()
 
     def see_global(self, number: int, weights: Weights) -> str:
         """Judge the global weights (float64) after round ``number``; at 0 they are where training starts.
@@ -84,7 +80,7 @@ class RoundSelection:
         if is_judged:
             self._said = self._judge(number, released)
         self._handed_out = weights
-        self._updates, self._participants = [], 0
+        self._updates = []
         return self._said
 
     def state(self) -> tuple[Mapping[str, Weights], Mapping[str, Any]]:

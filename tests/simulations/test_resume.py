@@ -224,11 +224,12 @@ def test_hospitals_plan_with_the_rounds_that_they_are_asked_in(tmp_path: Path) -
 
 def test_a_hospital_that_is_never_asked_is_in_the_summary_all_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    once = ["federation.participation=0.34", "training.rounds=1", "adversary.attack=none", f"run_dir={folder}"]
-    assert main([*SMALL, *once]) == OK
+    once = ["federation.participation=0.34", "training.rounds=1", "adversary.attack=none", "evaluation.matrix=2"]
+    assert main([*SMALL, *once, f"run_dir={folder}"]) == OK
     summary = json.loads((folder / "summary.json").read_text())
     asked = {json.loads(line)["hospital"] for line in (folder / "rounds.jsonl").read_text().splitlines()}
     assert len(asked) < len(summary["noise_to_resolution"])
+    assert summary["utility_matrix"] is None  # by the hospitals that there are, not by those that were asked
     for entry in summary["noise_to_resolution"]:
         assert (entry["clipped_sum"] is None) == (entry["name"] not in asked)
         assert (entry["effectively_gaussian"] is None) == (entry["name"] not in asked)
