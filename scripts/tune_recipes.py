@@ -29,17 +29,8 @@ from hbdp_fed.strict_json import dumps
 from simulations.compose import compose_run, typed
 from simulations.execute import execute
 from simulations.prepare import prepare
+from simulations.progress import SILENT
 from simulations.run_folder import RunFolder
-
-
-class Silent:
-    """A progress line that shows nothing."""
-
-    def advance(self, note: str) -> None:
-        pass
-
-    def say(self, note: str) -> None:
-        pass
 
 
 def points(
@@ -69,7 +60,7 @@ def run_trial(eps: str, point: dict[str, float], overrides: list[str]) -> dict[s
     prepared = prepare(typed(compose_run([*fixed, f"eps={eps}", *settings, *overrides])))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        chosen, _ = execute(prepared, RunFolder(Path(folder)), Silent(), campaign=None)
+        chosen, _ = execute(prepared, RunFolder(Path(folder)), SILENT, campaign=None, begun=time.perf_counter())
     return {
         "eps": eps,
         **point,

@@ -25,10 +25,11 @@ from simulations.attacking import Assault, Risk, attack_and_audit, check_recorde
 from simulations.compose import compose_run, typed, typed_as
 from simulations.old_run import composed_of
 from simulations.prepare import Prepared, observed_by, prepare
-from simulations.program import OK, exit_code
+from simulations.program import OK, exit_code, make_console
+from simulations.progress import progress
 from simulations.run_folder import RunFolder, chosen_folder, create, read_summary, time_stamp
 from simulations.schema import AdversaryConfig, AttackConfig
-from simulations.terminal import make_console, progress, show_risk
+from simulations.terminal import show_risk
 
 HELP = """usage: python -m simulations.attack run=FOLDER [key=value ...]
 

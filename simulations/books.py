@@ -17,6 +17,7 @@ from hbdp_fed.types import DpSgdParams
 from simulations.prepare import Prepared
 from simulations.probe import PROBE_STEPS
 from simulations.run_folder import RunFolder
+from simulations.site_logs import Spent, log_failure, log_report
 
 _NEVER_CHARGED = ("refused", "duplicate")
 """Failures of which nothing was computed: the hospital said no, or had been charged for the first answer."""
@@ -68,7 +69,7 @@ class Books:
 
     Args:
         prepared: The run.
-        folder: Where ``rounds.jsonl`` is written.
+        folder: Where ``rounds.jsonl`` and the hospitals' logs are written.
         ledger: The privacy ledger. What it holds already, as after a crash, is not charged again.
         course: Counts along.
     """
@@ -124,6 +125,7 @@ class Books:
                 "eps_spent": eps_spent,
             }
         )
+        log_report(self._folder.logs, report, self._spent(hospital, eps_spent), kind=self._kind(report.round))
 
     def failure(self, failure: Failure) -> None:
         """An answer that is not used. What may have been computed, and seen by somebody, is charged."""
@@ -146,6 +148,17 @@ class Books:
                 "eps_spent": eps_spent,
             }
         )
+        log_failure(self._folder.logs, failure, self._spent(hospital, eps_spent), kind=self._kind(number))
+
+    def largest_epsilon(self) -> float:
+        """What the hospital that has spent most has spent so far."""
+        most: dict[DpSgdParams, int] = {}
+        for hospital, mechanism in self._mechanisms.items():
+            most[mechanism] = max(most.get(mechanism, 0), self._course.steps[hospital])
+        return max(self._epsilon_of(mechanism, steps) for mechanism, steps in most.items())
+
+    def _spent(self, hospital: str, eps_spent: float) -> Spent:
+        return Spent(self._course.steps[hospital], self._mechanisms[hospital].steps, eps_spent)
 
     def _charge(self, hospital: str, number: int, steps: int, *, delivered: bool) -> float:
         self._course.steps[hospital] += steps
@@ -169,8 +182,10 @@ class Books:
         return eps_spent
 
     def _epsilon(self, hospital: str, steps: int) -> float:
-        """What so many steps cost the hospital. Hospitals with one mechanism share its schedule."""
-        mechanism = self._mechanisms[hospital]
+        return self._epsilon_of(self._mechanisms[hospital], steps)
+
+    def _epsilon_of(self, mechanism: DpSgdParams, steps: int) -> float:
+        """What so many steps of a mechanism cost. Hospitals with one mechanism share its schedule."""
         if mechanism not in self._schedules:
             self._schedules[mechanism] = epsilon_schedule(
                 noise_multiplier=mechanism.noise_multiplier,

@@ -17,9 +17,8 @@ from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.privacy import ACCOUNTANTS
 from simulations.budget_table import COLUMNS, LARGEST_FLOAT32, BudgetRow, as_csv, as_json, budget_row, show_rows
 from simulations.compose import compose_run, typed_as
-from simulations.program import OK, error_console, exit_code
+from simulations.program import OK, error_console, exit_code, make_console
 from simulations.schema import BudgetConfig
-from simulations.terminal import make_console
 
 TABLE, CSV, JSON = "table", "csv", "json"
 FORMATS = (TABLE, CSV, JSON)

@@ -32,10 +32,17 @@ def _ledger(arguments: Sequence[str]) -> int:
     return ledger(arguments)
 
 
+def _runs(arguments: Sequence[str]) -> int:
+    from simulations.runs import main as runs
+
+    return runs(arguments)
+
+
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "run": ("train a federation under a budget and attack it", _run),
     "attack": ("attack what an old run recorded, without training", _attack),
     "budget": ("what each budget costs and what it prevents, before any training", _budget),
+    "runs": ("which runs there are, how far they came and what came of them", _runs),
     "ledger": ("whether an old run's privacy ledger is what the run wrote", _ledger),
 }
 """Subcommands with a line of help each."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hbdp_fed.adversary import save_observation
 from hbdp_fed.data.shards import write_shard
 from hbdp_fed.federation.aggregation import AggregationSettings
+from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.client_app import make_client_app
-from hbdp_fed.federation.codec import TrainRequest
+from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.engine import Simulated, run_federation
 from hbdp_fed.federation.faults import Fault
-from hbdp_fed.federation.rounds import Listener
+from hbdp_fed.federation.rounds import Listener, participants
 from hbdp_fed.federation.server_app import ServerHooks, Standing, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import save_weights
@@ -25,10 +26,13 @@ from simulations.books import Books, Course
 from simulations.interrupt import Interrupted, Request, stopping_between_rounds
 from simulations.prepare import Prepared
 from simulations.probe import ProbeCampaign
+from simulations.progress import ProgressLine
 from simulations.run_folder import RunFolder
 from simulations.selection import Chosen, RoundSelection
+from simulations.site_logs import forget_after
 from simulations.standing import read_standing, write_standing
-from simulations.terminal import ProgressLine
+from simulations.tally import Tally
+from simulations.tracking import EPSILON, NO_TRACKER, Tracker
 
 
 @dataclass
@@ -44,11 +48,36 @@ class _Log:
     selection: RoundSelection
     simulated: Simulated
     stop: Request
+    tracker: Tracker
+    done_before: int
+    tally: Tally = field(default_factory=Tally)
     ready: float = 0.0
 
     def on_ready(self) -> None:
         self.ready = time.perf_counter()
-        self.progress.say("training")
+        self.progress.start(self.done_before)
+        self._ask(self.done_before + 1)
+
+    def _ask(self, number: int) -> None:
+        """Tell people of a training round that begins."""
+        config = self.prepared.config
+        if number <= self.prepared.hyper.rounds:
+            names = [plan.name for plan in self.prepared.plans]
+            asked = participants(config.seed, number, names, config.federation.participation)
+            self.progress.ask(f"round {number}", len(asked))
+
+    def on_report(self, report: RoundReport) -> None:
+        self.books.report(report)
+        self.tally.hear(report)
+        self.progress.answered()
+
+    def on_failure(self, failure: Failure) -> None:
+        self.books.failure(failure)
+        self.tally.fail()
+        if failure.kind != "duplicate":
+            self.progress.answered()
+        reason = failure.details.strip().splitlines()[-1]
+        self.progress.tell(f"round {failure.round}: {failure.hospital} failed ({failure.kind}): {reason}")
 
     def on_update(self, update: ModelUpdate) -> None:
         self.selection.see_update(update)
@@ -59,11 +88,19 @@ class _Log:
         number = standing.round
         self.folder.write_checkpoint(number, standing.weights, keep=self.prepared.config.federation.checkpoints)
         note = self.selection.see_global(number, standing.weights)
+        figures = self.tally.close()
+        if number > 0:
+            self.tracker.log_round(number, {**self._judged(number), **figures, EPSILON: self.books.largest_epsilon()})
         write_standing(self.folder, standing, self.simulated, self.selection, self.course)
         if number > 0:
             self.progress.advance(f"round {number}: {note}")
+            self._ask(number + 1)
         if self.stop.made:
             raise Interrupted(number)
+
+    def _judged(self, number: int) -> Mapping[str, float]:
+        judged, found = self.selection.latest
+        return {f"validation/{name}": value for name, value in found.items() if judged == number and value is not None}
 
     def probes(self, final: Weights) -> Iterable[TrainRequest]:
         # Training is over: whatever happens to the probes, the model is there.
@@ -73,7 +110,9 @@ class _Log:
         if self.campaign is None:
             return
         self.progress.say("the malicious server prepares its probes")
-        yield from self.campaign.requests(final)
+        for request in self.campaign.requests(final):
+            self.progress.ask(f"probe {request.round - self.prepared.hyper.rounds}", len(self.prepared.plans))
+            yield request
 
     def on_probed(self, update: ModelUpdate) -> None:
         assert self.campaign is not None
@@ -85,7 +124,7 @@ class _Log:
 
     @property
     def hooks(self) -> ServerHooks:
-        report, failure = self.books.report, self.books.failure
+        report, failure = self.on_report, self.on_failure
         return ServerHooks(
             on_ready=self.on_ready,
             training=Listener(on_update=self.on_update, on_report=report, on_failure=failure),
@@ -97,7 +136,13 @@ class _Log:
 
 
 def execute(
-    prepared: Prepared, folder: RunFolder, progress: ProgressLine, campaign: ProbeCampaign | None, *, begun: float
+    prepared: Prepared,
+    folder: RunFolder,
+    progress: ProgressLine,
+    campaign: ProbeCampaign | None,
+    *,
+    begun: float,
+    tracker: Tracker = NO_TRACKER,
 ) -> tuple[Chosen, Course]:
     """Train the federation to the end and, if there is a campaign, let its probes travel.
 
@@ -110,6 +155,7 @@ def execute(
         progress: Tells people what goes on.
         campaign: The malicious server's; None without one.
         begun: When the engine was started, by ``time.perf_counter``.
+        tracker: Gets every training round's figures.
 
     Raises:
         HospitalFailure: if a hospital failed and ``federation.on_failure`` is ``abort``.
@@ -126,8 +172,7 @@ def execute(
         simulated = Simulated.fresh(settings)
         standing, course = _begun(prepared, folder, simulated, selection)
         folder.forget_rounds_after(standing.round)
-        for _ in range(standing.round):
-            progress.advance(f"round {standing.round} was done before")
+        forget_after(folder.logs, standing.round)
         books = Books(prepared, folder, ledger, course)
         books.plan()
         log = _Log(
@@ -140,6 +185,8 @@ def execute(
             selection=selection,
             simulated=simulated,
             stop=stop,
+            tracker=tracker,
+            done_before=standing.round,
         )
         text = settings.to_json()
         run_federation(

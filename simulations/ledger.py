@@ -15,8 +15,7 @@ from rich.table import Table
 
 from hbdp_fed.errors import SettingError, UserError
 from hbdp_fed.privacy.ledger import Account, Head, LedgerError, Verified, verify
-from simulations.program import OK, exit_code
-from simulations.terminal import make_console
+from simulations.program import OK, exit_code, make_console
 
 LEDGER_FILE, SUMMARY_FILE = "ledger.jsonl", "summary.json"
 

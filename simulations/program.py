@@ -11,6 +11,14 @@ from hbdp_fed.errors import UserError
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+_LOG_WIDTH = 120
+
+
+def make_console() -> Console:
+    """The console for results: as wide as the terminal, and wide enough for the tables where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_LOG_WIDTH)
+
 
 def error_console() -> Console:
     """Where errors are told: plain text, never broken by Rich's markup or width."""

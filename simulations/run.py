@@ -23,12 +23,15 @@ from simulations.assess import noise_summary, participation_summary, privacy_sum
 from simulations.attacking import Assault, attack_and_audit
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
+from simulations.headers import last_round
 from simulations.old_run import composed_of
 from simulations.prepare import Prepared, prepare, resolution
 from simulations.probe import ProbeCampaign
-from simulations.program import OK, exit_code
+from simulations.program import OK, exit_code, make_console
+from simulations.progress import progress
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
-from simulations.terminal import make_console, progress, show_partition, show_plan, show_result, show_skipped
+from simulations.terminal import show_partition, show_plan, show_result, show_skipped
+from simulations.tracking import Place, Tracker, check_installed, flat_settings, tracked
 from simulations.utility import measure_utility, partition_summary
 
 HELP = """usage: python -m simulations.run [key=value ...]
@@ -88,6 +91,7 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     started = time.perf_counter()
     config = typed(composed)
     path = planned_folder(config.run_dir, config.name) if source is None else source.path
+    check_installed(config.tracking)
     console.print(f"reading {config.data.name}", soft_wrap=True)
     prepared = prepare(config)
     campaign = ProbeCampaign.planned(prepared)
@@ -96,6 +100,7 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     if source is None:
         folder.write_config(composed)
         folder.write_environment(device=prepared.device)
+    folder.forget_ending()
     show_skipped(console, prepared.dataset.skipped)
     show_left_out(console, prepared)
     partition = partition_summary(prepared)
@@ -106,9 +111,10 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     show_plan(console, prepared.plans, title=_plan_title(prepared), noise_to_resolution=resolution(prepared))
     try:
         begun = time.perf_counter()
-        with kept_ready(prepared.engine):
-            return _train_and_assess(prepared, folder, campaign, console, started=started, begun=begun)
-    except BaseException:
+        with kept_ready(prepared.engine), tracked(config.tracking, _place(prepared, folder, console)) as tracker:
+            return _train_and_assess(prepared, folder, campaign, console, tracker, started=started, begun=begun)
+    except BaseException as problem:
+        folder.write_ending(problem, rounds=prepared.hyper.rounds)
         console.print(f"not finished; what was computed so far is in {folder.path}", soft_wrap=True)
         console.print(f"go on with: python -m simulations.run resume={folder.path}", soft_wrap=True)
         raise
@@ -119,12 +125,13 @@ def _train_and_assess(
     folder: RunFolder,
     campaign: ProbeCampaign | None,
     console: Console,
+    tracker: Tracker,
     *,
     started: float,
     begun: float,
 ) -> int:
     with progress(console, rounds=prepared.hyper.rounds + prepared.probes) as line:
-        chosen, course = execute(prepared, folder, line, campaign, begun=begun)
+        chosen, course = execute(prepared, folder, line, campaign, begun=begun, tracker=tracker)
         line.say("judging the released model on the test split")
         utility = measure_utility(prepared, chosen, folder)
         started_attacks = time.perf_counter()
@@ -169,6 +176,7 @@ def _train_and_assess(
     }
     folder.write_summary(summary)
     plain = read_summary(folder.path)
+    tracker.finish(plain)
     drawn = summary_figures(plain)
     for name, figure in drawn.items():
         save_figure(figure, folder.figures / f"{name}.png")
@@ -185,6 +193,16 @@ def _train_and_assess(
     console.print(f"report: {folder.report_file}", soft_wrap=True)
     console.print(f"run folder: {folder.path}", soft_wrap=True)
     return OK
+
+
+def _place(prepared: Prepared, folder: RunFolder, console: Console) -> Place:
+    return Place(
+        folder=folder.path,
+        name=prepared.config.name,
+        settings=flat_settings(prepared.config, prepared.hyper),
+        after=last_round(folder.standing_file),
+        say=lambda line: console.print(line, soft_wrap=True, markup=False, highlight=False),
+    )
 
 
 def show_left_out(console: Console, prepared: Prepared) -> None:

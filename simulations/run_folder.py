@@ -77,6 +77,16 @@ class RunFolder:
         return self.path / "predictions.npz"
 
     @property
+    def logs(self) -> Path:
+        """A readable log of each hospital: the experimenter's view."""
+        return self.path / "logs"
+
+    @property
+    def ending_file(self) -> Path:
+        """How a run that did not finish ended; not there while it goes on, nor after a kill or a power cut."""
+        return self.path / "ending.json"
+
+    @property
     def figures(self) -> Path:
         """Pictures of the data and of utility."""
         return self.path / "figures"
@@ -96,6 +106,17 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """``summary.json``, whole or not at all."""
         self._write_json("summary.json", summary)
+
+    def write_ending(self, problem: BaseException, *, rounds: int) -> None:
+        """``ending.json``: by what a run ended before its time, and of how many rounds."""
+        state = "interrupted" if isinstance(problem, KeyboardInterrupt) else "failed"
+        lines = str(problem).strip().splitlines()
+        reason = (f"{lines[0]} ... {lines[-1]}" if len(lines) > 1 else lines[0]) if lines else type(problem).__name__
+        self._write_json("ending.json", {"state": state, "reason": reason, "rounds": rounds})
+
+    def forget_ending(self) -> None:
+        """The run goes on."""
+        self.ending_file.unlink(missing_ok=True)
 
     def write_predictions(
         self, evidence: Mapping[str, NDArray[Any]], *, names: NDArray[Any] | None, groups: NDArray[Any] | None

@@ -280,6 +280,7 @@ class RunConfig:
     device: str = "auto"
     run_dir: str | None = None
     resume: str | None = None
+    tracking: str = "none"
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
     engine: EngineConfig = MISSING

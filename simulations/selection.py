@@ -83,6 +83,11 @@ class RoundSelection:
         self._updates = []
         return self._said
 
+    @property
+    def latest(self) -> tuple[int, Figures]:
+        """The last round that was judged, with its figures on validation; 0 and none before the first."""
+        return self._history[-1] if self._history else (0, {})
+
     def state(self) -> tuple[Mapping[str, Weights], Mapping[str, Any]]:
         """What has to be known to go on after the last round: weights by part, and plain figures."""
         best = self.best

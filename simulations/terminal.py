@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hbdp_fed.audit import wording
@@ -25,25 +23,6 @@ _LARGEST_CLASSES = 3
 _CLASS_LINES = 10
 # What a row of the final table leaves for its text: its first column and the frame take the rest.
 _FRAME_WIDTH = 26
-_LOG_WIDTH = 120
-
-
-def make_console() -> Console:
-    """The console for results: as wide as the terminal, and wide enough for the tables where there is none."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_LOG_WIDTH)
-
-
-class ProgressLine(Protocol):
-    """Counts the rounds that are done and says what is going on."""
-
-    def advance(self, note: str) -> None:
-        """One more round is done."""
-        ...
-
-    def say(self, note: str) -> None:
-        """Something begins that takes a while."""
-        ...
 
 
 def show_plan(
@@ -73,51 +52,6 @@ def show_plan(
     if len(plans) > _PLAN_ROWS:
         table.add_row(f"... {len(plans) - _PLAN_ROWS} more", *[""] * 8)
     console.print(table)
-
-
-@contextmanager
-def progress(console: Console, *, rounds: int) -> Iterator[ProgressLine]:
-    """Live progress over ``rounds`` rounds with the time left; plain lines where the output is not a terminal."""
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True) as bar:
-            yield _Bar(bar, rounds)
-    else:
-        yield _Lines(console, rounds)
-
-
-class _Bar:
-    def __init__(self, bar: Progress, rounds: int) -> None:
-        self._bar = bar
-        self._task = bar.add_task("starting the hospitals", total=rounds)
-
-    def advance(self, note: str) -> None:
-        self._bar.update(self._task, advance=1, description=note)
-
-    def say(self, note: str) -> None:
-        self._bar.update(self._task, description=note)
-
-
-class _Lines:
-    """About ten lines a run, so that a log file stays readable."""
-
-    def __init__(self, console: Console, rounds: int) -> None:
-        self._console, self._rounds, self._done = console, rounds, 0
-
-    def advance(self, note: str) -> None:
-        self._done += 1
-        if self._done == self._rounds or self._done % max(1, self._rounds // 10) == 0:
-            self._console.print(f"[{self._done}/{self._rounds}] {note}", markup=False, highlight=False)
-
-    def say(self, note: str) -> None:
-        self._console.print(note, markup=False, highlight=False)
 
 
 def show_result(console: Console, summary: Mapping[str, Any]) -> None:

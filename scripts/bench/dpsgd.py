@@ -35,7 +35,7 @@ from trial import Say, measure, measurements
 
 from hbdp_fed.errors import SettingError
 from hbdp_fed.training.device import DEVICES, resolve_device
-from simulations.terminal import make_console
+from simulations.program import make_console
 
 OUTPUT = Path("runs/bench/dpsgd.json")
 REPEATS, QUICK_REPEATS = 5, 2

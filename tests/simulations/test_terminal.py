@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from hbdp_fed.types import DpSgdParams, HospitalPlan
-from simulations.terminal import progress, show_partition, show_plan, show_result, show_skipped
+from simulations.progress import progress
+from simulations.terminal import show_partition, show_plan, show_result, show_skipped
 
 
 def plans(count: int) -> list[HospitalPlan]:
