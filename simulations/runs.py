@@ -16,6 +16,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from hbdp_fed.errors import SettingError
@@ -26,7 +27,7 @@ from simulations.run_list import BROKEN, FINISHED, UNFINISHED, Listed, runs_in
 DEFAULT_FOLDER = "runs"
 
 _NAMED = 5
-_PAGE_WIDTH = 160
+_PAGE_WIDTH, _WIDEST = 160, 1000
 
 HELP = """Lists the runs in a folder and below, newest last: those that finished with their utility on the test split
 and the attack that won most, the others with how far they came and how to go on."""
@@ -93,11 +94,34 @@ def _as_table(runs: Sequence[Listed], folder: Path) -> None:
     if not runs:
         console.print(f"no runs in {folder}", markup=False, soft_wrap=True)
         return
+    columns = _columns_for(console, runs, folder)
+    table = _table(runs, folder, columns)
+    console.print(table)
+    if len(columns) < len(_COLUMNS):
+        left_out = ", ".join(name for name in _COLUMNS if name not in columns)
+        console.print(f"no room for: {left_out}; --format json has everything", markup=False, soft_wrap=True)
+    _show_rest(console, runs)
+
+
+def _columns_for(console: Console, runs: Sequence[Listed], folder: Path) -> list[str]:
+    """As many columns as there is room for, with a folder's name on several lines if need be."""
+    columns = list(_COLUMNS)
+    unlimited = console.options.update(max_width=_WIDEST)
+    for name in _FIRST_TO_GO:
+        table = _table(runs, folder, columns)
+        table.columns[-1].max_width = _FOLDER_WIDTH
+        if Measurement.get(console, unlimited, table).minimum <= console.width:
+            break
+        columns.remove(name)
+    return columns
+
+
+def _table(runs: Sequence[Listed], folder: Path, columns: Sequence[str]) -> Table:
     # Without vertical lines: the folder needs the room.
     table = Table(title=f"Runs in {escape(str(folder))}: {len(runs)}", box=SIMPLE_HEAD, show_edge=False)
-    table.pad_edge, table.padding = False, (0, 1, 0, 0)
     table.title_justify, table.title_style = "left", "bold"
-    for name in _COLUMNS:
+    table.pad_edge, table.padding = False, (0, 1, 0, 0)
+    for name in columns:
         table.add_column(
             name,
             justify="right" if name in _NUMBERS else "left",
@@ -106,17 +130,20 @@ def _as_table(runs: Sequence[Listed], folder: Path) -> None:
             min_width=_LEAST_WIDTHS.get(name),
         )
     for run in runs:
-        table.add_row(*map(escape, _cells(run, folder)))
-    console.print(table)
-    _show_rest(console, runs)
+        cells = dict(zip(_COLUMNS, _cells(run, folder), strict=True))
+        table.add_row(*(escape(cells[name]) for name in columns))
+    return table
 
 
 _COLUMNS = (
     "when", "name", "state", "data", "clients", "eps", "rounds", "test", "largest risk", "model", "folder",
 )  # fmt: skip
+_FIRST_TO_GO = ("model", "name", "when", "clients", "data", "rounds", "largest risk")
+"""Where the terminal is too narrow."""
 _NUMBERS = {"clients", "eps", "rounds", "test"}
 _WHOLE = {"state", "eps", "test", "model"}
-_LEAST_WIDTHS = {"when": 10, "data": 9, "largest risk": 10, "folder": 16}
+_FOLDER_WIDTH = 20
+_LEAST_WIDTHS = {"when": 10, "data": 9, "clients": 7, "rounds": 6, "largest risk": 10, "folder": _FOLDER_WIDTH}
 
 
 def _cells(run: Listed, folder: Path) -> tuple[str, ...]:

@@ -99,8 +99,11 @@ def test_console_script_exists() -> None:
 
 
 def declared_dependencies() -> set[str]:
+    """Those of every installation, and those of the extras that users ask for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {normalised(re.split(r"[\[<>=! ]", requirement)[0]) for requirement in project["dependencies"]}
+    extras = [wanted for name, wanted in project["optional-dependencies"].items() if name not in {"test", "dev"}]
+    requirements = [*project["dependencies"], *(requirement for wanted in extras for requirement in wanted)]
+    return {normalised(re.split(r"[\[<>=! ]", requirement)[0]) for requirement in requirements}
 
 
 def normalised(distribution: str) -> str:

@@ -15,6 +15,7 @@ from hbdp_fed.privacy.ledger import verify
 from simulations.program import BAD_INPUT, FAILED, INTERRUPTED, OK
 from simulations.run import main
 from simulations.run_folder import RunFolder
+from simulations.run_list import listed
 
 SMALL = [
     "engine=inprocess", "clients=3", "eps=1e9", "data.num_train=60", "data.num_val=40", "data.num_test=40",
@@ -28,11 +29,13 @@ def outcome(folder: Path) -> dict[str, Any]:
     """Everything of a run that has to be the same."""
     summary = json.loads((folder / "summary.json").read_text())
     lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    logs = sorted((folder / "logs").iterdir())
     head = verify(folder / "ledger.jsonl").head
     assert summary["ledger"] == {"lines": head.count, "hash": head.hash}
     return {
         "ledger": head,
         "rounds": [{key: value for key, value in line.items() if key != "seconds"} for line in lines],
+        "logs": {path.name: re.sub(r"^\S+ \S+|[0-9.]+ s ", "", path.read_text(), flags=re.MULTILINE) for path in logs},
         **{
             key: summary[key]
             for key in ("model_sha256", "utility", "utility_validation", "validation_history", "risk", "participation")
@@ -87,6 +90,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
         with pytest.raises(PowerCut):
             main([*SMALL, f"run_dir={folder}"])
     assert not (folder / "summary.json").exists()
+    assert listed(folder).can_go_on
     assert main([f"resume={folder}"]) == OK
     assert outcome(folder) == undisturbed
 
@@ -130,8 +134,14 @@ def test_a_signal_finishes_the_round_and_says_how_to_go_on(
     assert f"go on with: python -m simulations.run resume={folder}" in printed.out
     assert "interrupted after round 2" in printed.err
     assert sorted(path.name for path in (folder / "checkpoints").iterdir())[-1] == "round-0002.safetensors"
+    run = listed(folder)
+    assert (run.state, run.rounds_done, run.rounds) == ("interrupted", 2, 4)
     assert main([f"resume={folder}"]) == OK
     assert outcome(folder) == undisturbed
+    run = listed(folder)
+    assert (run.state, run.model_sha256) == ("finished", undisturbed["model_sha256"])
+    assert (run.metric, run.utility) == ("mcc", undisturbed["utility"]["mcc"])
+    assert not (folder / "ending.json").exists()
 
 
 def test_what_cannot_be_gone_on_with_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +171,7 @@ def test_a_ledger_that_was_tampered_with_stops_a_run(
     assert "ledger.jsonl: line 5" in capsys.readouterr().err
 
 
-def test_failures_that_are_tolerated_are_told_and_charged(tmp_path: Path) -> None:
+def test_failures_that_are_tolerated_are_told_and_charged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     faults = "[{hospital: hospital-02, round: 2, kind: oversize}, {hospital: hospital-03, round: 5, kind: empty}]"
     arguments = [*SMALL, "federation.on_failure=tolerate", f"federation.faults={faults}", f"run_dir={folder}"]
@@ -188,6 +198,10 @@ def test_failures_that_are_tolerated_are_told_and_charged(tmp_path: Path) -> Non
         ("hospital-02", 2, "oversize"),
         ("hospital-03", 5, "empty"),
     ]
+    assert "round 2     FAILED: oversize  steps 4 of 9" in (folder / "logs" / "hospital-02.log").read_text()
+    shown = capsys.readouterr().out
+    assert "round 2: hospital-02 failed (oversize): the update has norm" in shown
+    assert "round 5: hospital-03 failed (empty): the answer holds no update" in shown
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 
 from hbdp_fed.types import DpSgdParams, HospitalPlan
-from simulations.progress import progress
 from simulations.terminal import show_partition, show_plan, show_result, show_skipped
 
 
@@ -216,23 +215,3 @@ def test_an_attack_without_records_or_reconstructions_has_no_made_up_rate() -> N
         console, summary(success_rate=0.0, success_rate_ci95=[0.0, 0.09], ssim_max=None, control_success_rate=None)
     )
     assert "nothing to show" in written(console)
-
-
-def test_a_log_file_gets_about_ten_lines_whatever_the_number_of_rounds() -> None:
-    console = log_console()
-    with progress(console, rounds=300) as line:
-        for i in range(300):
-            line.advance(f"round {i}")
-    lines = written(console).splitlines()
-    assert 9 <= len(lines) <= 11
-    assert lines[-1].startswith("[300/300]")
-
-
-def test_a_terminal_gets_a_live_bar_with_the_time_left() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with progress(console, rounds=2) as line:
-        line.advance("round 1")
-        line.say("probing")
-    text = written(console)
-    assert "1/2" in text
-    assert "left" in text
