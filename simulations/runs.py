@@ -94,8 +94,9 @@ def _as_table(runs: Sequence[Listed], folder: Path) -> None:
     if not runs:
         console.print(f"no runs in {folder}", markup=False, soft_wrap=True)
         return
-    columns = _columns_for(console, runs, folder)
+    columns, width = _columns_for(console, runs, folder)
     table = _table(runs, folder, columns)
+    table.columns[-1].width = width
     console.print(table)
     if len(columns) < len(_COLUMNS):
         left_out = ", ".join(name for name in _COLUMNS if name not in columns)
@@ -103,17 +104,19 @@ def _as_table(runs: Sequence[Listed], folder: Path) -> None:
     _show_rest(console, runs)
 
 
-def _columns_for(console: Console, runs: Sequence[Listed], folder: Path) -> list[str]:
-    """As many columns as there is room for, with a folder's name on several lines if need be."""
+def _columns_for(console: Console, runs: Sequence[Listed], folder: Path) -> tuple[list[str], int]:
+    """As many columns as there is room for, and what is left for the last one, the folder's, which may be folded."""
     columns = list(_COLUMNS)
     unlimited = console.options.update(max_width=_WIDEST)
-    for name in _FIRST_TO_GO:
+    for name in (*_FIRST_TO_GO, None):
         table = _table(runs, folder, columns)
-        table.columns[-1].max_width = _FOLDER_WIDTH
-        if Measurement.get(console, unlimited, table).minimum <= console.width:
+        wanted = Measurement.get(console, unlimited, table).maximum
+        own = max(len(_COLUMNS[-1]), *(len(_cells(run, folder)[-1]) for run in runs))
+        left = console.width - (wanted - own)
+        if name is None or left >= min(own, _FOLDER_WIDTH):
             break
         columns.remove(name)
-    return columns
+    return columns, max(1, min(own, left))
 
 
 def _table(runs: Sequence[Listed], folder: Path, columns: Sequence[str]) -> Table:
@@ -123,11 +126,7 @@ def _table(runs: Sequence[Listed], folder: Path, columns: Sequence[str]) -> Tabl
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
     for name in columns:
         table.add_column(
-            name,
-            justify="right" if name in _NUMBERS else "left",
-            overflow="fold",
-            no_wrap=name in _WHOLE,
-            min_width=_LEAST_WIDTHS.get(name),
+            name, justify="right" if name in _NUMBERS else "left", overflow="fold", no_wrap=name != _COLUMNS[-1]
         )
     for run in runs:
         cells = dict(zip(_COLUMNS, _cells(run, folder), strict=True))
@@ -138,12 +137,10 @@ def _table(runs: Sequence[Listed], folder: Path, columns: Sequence[str]) -> Tabl
 _COLUMNS = (
     "when", "name", "state", "data", "clients", "eps", "rounds", "test", "largest risk", "model", "folder",
 )  # fmt: skip
-_FIRST_TO_GO = ("model", "name", "when", "clients", "data", "rounds", "largest risk")
+_FIRST_TO_GO = ("model", "name", "clients", "when", "data", "rounds", "largest risk")
 """Where the terminal is too narrow."""
 _NUMBERS = {"clients", "eps", "rounds", "test"}
-_WHOLE = {"state", "eps", "test", "model"}
 _FOLDER_WIDTH = 20
-_LEAST_WIDTHS = {"when": 10, "data": 9, "clients": 7, "rounds": 6, "largest risk": 10, "folder": _FOLDER_WIDTH}
 
 
 def _cells(run: Listed, folder: Path) -> tuple[str, ...]:

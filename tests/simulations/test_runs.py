@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,17 +154,19 @@ def test_json_and_csv_have_every_figure(tmp_path: Path, capsys: Capture) -> None
 
 
 def test_the_table_never_loses_the_folder(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    finish(begin(tmp_path / "eps-1"))
+    folder = "a_table_of_budgets/eps-1e12_and_seed-0"
+    finish(begin(tmp_path / folder))
     assert main([str(tmp_path)]) == 0
     wide = capsys.readouterr().out
-    for part in ("eps-1", "trial", "AUROC 0.875", "75.0% imprint", "01234567", "inf"):
+    for part in (folder, "trial", "AUROC 0.875", "75.0% imprint", "01234567", "inf"):
         assert part in wide
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "60")
     assert main([str(tmp_path)]) == 0
-    narrow = capsys.readouterr().out
-    assert "eps-1" in narrow
+    narrow = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    assert folder in "".join(narrow.split())
     assert "no room for: " in narrow
+    assert max(map(len, narrow.partition("no room")[0].splitlines()[1:])) <= 60
 
 
 def test_an_empty_folder_has_no_runs_and_a_missing_one_is_refused(tmp_path: Path, capsys: Capture) -> None:
