@@ -66,14 +66,17 @@ class QuorumLost(RuntimeError):
     Args:
         round: Which round.
         used: How many answers could be used.
-        asked: How many hospitals were asked.
-        needed: ``federation.min_hospitals``, or all that were asked where they are fewer.
+        asked: How many hospitals the round was planned with.
+        needed: ``federation.min_hospitals``, or all of those where they are fewer.
+        offline: How many of them could not be reached.
+        late: How many of them would have answered after the deadline.
     """
 
-    def __init__(self, *, round: int, used: int, asked: int, needed: int) -> None:
+    def __init__(self, *, round: int, used: int, asked: int, needed: int, offline: int = 0, late: int = 0) -> None:
+        absent = f" ({offline} offline, {late} late)" if offline or late else ""
         super().__init__(
-            f"round {round}: only {used} of the {asked} hospitals that were asked gave an answer that can be used, and "
-            f"federation.min_hospitals asks for {needed}"
+            f"round {round}: only {used} of the {asked} hospitals that were to take part gave an answer that can be "
+            f"used{absent}, and federation.min_hospitals asks for {needed}"
         )
         self.round = round
 

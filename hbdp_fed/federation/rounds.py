@@ -11,11 +11,16 @@ from flwr.app import Message
 from hbdp_fed.dpsgd import largest_update_norm
 from hbdp_fed.errors import HospitalFailure, QuorumLost
 from hbdp_fed.federation.answers import Expected, Failure
+from hbdp_fed.federation.clock import Attendance, Pace, attendance
 from hbdp_fed.federation.codec import RoundReport, TrainRequest, request_messages
 from hbdp_fed.federation.roster import Roster
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import ModelUpdate, UpdateTap
+
+
+def _unheard(attendance: Attendance) -> None:
+    """What becomes of a round's attendance that nobody listens to."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,13 @@ class Listener:
         on_update: The tap: gets exactly the updates that travelled and are used.
         on_report: Gets what a hospital told besides, after its update.
         on_failure: Gets the answers that are not used.
+        on_attendance: Gets who is there and who is not, before the round's first answer.
     """
 
     on_update: UpdateTap
     on_report: Callable[[RoundReport], None]
     on_failure: Callable[[Failure], None]
+    on_attendance: Callable[[Attendance], None] = _unheard
 
 
 def participants(seed: int, number: int, hospitals: Sequence[str], fraction: float) -> Sequence[str]:
@@ -61,19 +68,44 @@ class RoundTable:
         self._roster = roster
         self._settings = settings
         self._records = {site.plan.name: site.plan.num_records for site in settings.sites}
+        views = settings.local.multiplicity
+        self._paces = {site.plan.name: Pace(site.profile, site.plan.expected_batch * views) for site in settings.sites}
 
-    def questions(self, request: TrainRequest, hospitals: Sequence[str]) -> Iterator[Message]:
-        """The request to each of these hospitals."""
-        return request_messages(request, self._roster.nodes_of(hospitals))
+    def attendance(
+        self, request: TrainRequest, hospitals: Sequence[str], *, deadline_s: float | None = None
+    ) -> Attendance:
+        """Who of these hospitals is there for the request.
+
+        Args:
+            request: What is to be asked.
+            hospitals: Whom, in their order.
+            deadline_s: Simulated seconds that they are waited for; None waits for all of them.
+        """
+        return attendance(
+            hospitals,
+            self._paces,
+            seed=self._settings.seed,
+            number=request.round,
+            parameters=_size(request),
+            steps=request.steps,
+            deadline_s=deadline_s,
+        )
+
+    def questions(self, request: TrainRequest, attending: Attendance) -> Iterator[Message]:
+        """The request to each hospital that answers in time.
+
+        Stragglers are not asked: their answers would be computed for nobody, and leave the run as it is.
+        """
+        return request_messages(request, self._roster.nodes_of(attending.present))
 
     def hear(
-        self, request: TrainRequest, hospitals: Sequence[str], replies: Iterable[Message], listener: Listener
+        self, request: TrainRequest, attending: Attendance, replies: Iterable[Message], listener: Listener
     ) -> Iterator[ModelUpdate]:
         """The updates that can be used, in the hospitals' order, each told to the listener before it is yielded.
 
         Args:
             request: What was asked.
-            hospitals: Whom.
+            attending: Who is there. Being offline or late is no failure, whatever ``on_failure`` says.
             replies: Their answers, in any order.
             listener: Who is told.
 
@@ -82,7 +114,8 @@ class RoundTable:
             QuorumLost: after the last answer, if fewer than ``min_hospitals`` could be used.
         """
         used = 0
-        for item in self._roster.collect(hospitals, replies, self._expected(request, hospitals)):
+        listener.on_attendance(attending)
+        for item in self._roster.collect(attending.present, replies, self._expected(request, attending.present)):
             if isinstance(item, Failure):
                 listener.on_failure(item)
                 if self._settings.on_failure == "abort":
@@ -92,14 +125,21 @@ class RoundTable:
             listener.on_report(item.report)
             used += 1
             yield item.update
-        needed = min(self._settings.min_hospitals, len(hospitals))
+        needed = min(self._settings.min_hospitals, len(attending.planned))
         if used < needed:
-            raise QuorumLost(round=request.round, used=used, asked=len(hospitals), needed=needed)
+            raise QuorumLost(
+                round=request.round,
+                used=used,
+                asked=len(attending.planned),
+                needed=needed,
+                offline=len(attending.offline),
+                late=len(attending.late),
+            )
 
     def _expected(self, request: TrainRequest, hospitals: Sequence[str]) -> Expected:
         asked = set(hospitals)
         start = float(torch.stack([value.double().norm() for value in request.weights.values()]).norm())
-        size = sum(value.numel() for value in request.weights.values())
+        size = _size(request)
         return Expected(
             round=request.round,
             like=request.weights,
@@ -118,3 +158,8 @@ class RoundTable:
                 if site.plan.name in asked
             },
         )
+
+
+def _size(request: TrainRequest) -> int:
+    """Numbers in the model that travels."""
+    return sum(value.numel() for value in request.weights.values())

@@ -76,10 +76,10 @@ def make_server_app(
         hooks.on_ready()
         final = _train(grid, table, settings, architecture, start, hooks)
         for request in hooks.probes(final):
-            replies = grid.send_and_receive(
-                table.questions(request, settings.hospitals), timeout=settings.round_timeout_s
-            )
-            for _ in table.hear(request, settings.hospitals, replies, hooks.probing):
+            # Whoever is offline has nothing to be attacked; a malicious server waits for all the others.
+            attending = table.attendance(request, settings.hospitals)
+            replies = grid.send_and_receive(table.questions(request, attending), timeout=settings.round_timeout_s)
+            for _ in table.hear(request, attending, replies, hooks.probing):
                 pass
             hooks.on_probe(request.round)
 

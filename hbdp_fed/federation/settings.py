@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from hbdp_fed.federation.aggregation import AggregationSettings, mean_shares
 from hbdp_fed.federation.faults import Fault
+from hbdp_fed.federation.profiles import SiteProfile
 from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.training import LocalSettings
@@ -28,10 +29,12 @@ class Site:
     Attributes:
         plan: Name, records, mechanism and the epsilon that follows.
         shard: Path of the hospital's records (see :mod:`hbdp_fed.data.shards`), on the hospital's own disk.
+        profile: Its computer and line in a simulation.
     """
 
     plan: HospitalPlan
     shard: str
+    profile: SiteProfile = SiteProfile()
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class AppSettings:
             seed, so that every hospital plans with the rounds that it will be asked in.
         on_failure: What a hospital that fails does to the run: ``abort`` ends it, ``tolerate`` goes on without its
             answer.
-        min_hospitals: Of those that are asked, how many have to answer for a round to count.
+        min_hospitals: Of those that a round is planned with, how many have to answer for it to count.
+        deadline_s: Simulated seconds after which a training round goes on without those that are late (see
+            :mod:`hbdp_fed.federation.clock`); None waits for everybody.
         faults: What goes wrong in a simulation, on purpose.
         aggregation: What the server makes of the updates.
     """
@@ -79,6 +84,7 @@ class AppSettings:
     participation: float = 1.0
     on_failure: Literal["abort", "tolerate"] = "abort"
     min_hospitals: int = 1
+    deadline_s: float | None = None
     faults: tuple[Fault, ...] = ()
     aggregation: AggregationSettings = field(default_factory=AggregationSettings)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from hbdp_fed.federation.aggregation import combine
+from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import TrainRequest, from_arrays, to_arrays
 from hbdp_fed.federation.rounds import Listener, RoundTable, participants
 from hbdp_fed.federation.server_step import ServerStep
@@ -56,16 +57,18 @@ class PrivateFedAvg(Strategy):
     ) -> Iterable[Message]:
         """One request a hospital that takes part, in the roster's order."""
         self._global = from_arrays(arrays)
-        return self._table.questions(self._request(server_round), self._asked(server_round))
+        request = self._request(server_round)
+        return self._table.questions(request, self._attendance(request))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Move the global weights by what the aggregation rule makes of the updates."""
         request = self._request(server_round)
-        asked = self._asked(server_round)
-        updates = self._table.hear(request, asked, replies, self._listener)
-        combined = combine(updates, self._settings.aggregation, self._settings.shares_of(asked))
+        attending = self._attendance(request)
+        updates = self._table.hear(request, attending, replies, self._listener)
+        # Shares of those that were planned with: the mean leaves out whoever is not there, as whoever failed.
+        combined = combine(updates, self._settings.aggregation, self._settings.shares_of(attending.planned))
         return to_arrays(self._server_step.take(self._global, combined, round=request.round)), None
 
     def configure_evaluate(
@@ -92,6 +95,7 @@ class PrivateFedAvg(Strategy):
             weights=self._global,
         )
 
-    def _asked(self, server_round: int) -> Sequence[str]:
-        number, settings = self._rounds_before + server_round, self._settings
-        return participants(settings.seed, number, settings.hospitals, settings.participation)
+    def _attendance(self, request: TrainRequest) -> Attendance:
+        settings = self._settings
+        planned = participants(settings.seed, request.round, settings.hospitals, settings.participation)
+        return self._table.attendance(request, planned, deadline_s=settings.deadline_s)
