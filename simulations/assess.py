@@ -8,7 +8,6 @@ from typing import Any
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 from hbdp_fed.privacy import Protection, protection
 from hbdp_fed.types import HospitalPlan
-from simulations.books import Course
 from simulations.prepare import Prepared, resolution
 
 _SEEDED = "simulated from the run's seed: repeatable, and so no protection by itself"
@@ -91,17 +90,3 @@ def noise_summary(prepared: Prepared, clipped_sum: Mapping[str, float]) -> list[
             }
         )
     return entries
-
-
-def participation_summary(course: Course) -> dict[str, Any]:
-    """The ``participation`` entry: how many answers were asked for, came, and could not be used, and which those were.
-
-    An answer that came twice was asked for once.
-    """
-    failed = [failure for failure in course.failures if failure["kind"] != "duplicate"]
-    return {
-        "expected": course.answers + len(failed),
-        "completed": course.answers,
-        "failed": len(failed),
-        "failures": course.failures,
-    }

@@ -139,14 +139,29 @@ class Assault:
 
     @cached_property
     def silent(self) -> frozenset[tuple[str, int]]:
-        """Hospitals whose answer to a round or probe could not be used, with its number: nothing of it was recorded."""
+        """Hospitals of which a round or probe has no answer, with its number: it failed, came late, or never was."""
         return self.folder.failed()
 
-    @property
-    def observed(self) -> tuple[int, ...]:
-        """The training rounds that games are about: those that every hospital answered."""
+    def observed_of(self, hospital: str, surface: Surface) -> tuple[int, ...]:
+        """The training rounds that games about a hospital are about, seen from a surface, ascending.
+
+        Where hospitals are seen one by one, those that it answered; where only their mean is seen, those that every
+        hospital answered: the games take each one for part of every round.
+        """
+        seen = self.prepared.observed
+        if surface in ALONE:
+            return tuple(number for number in seen if (hospital, number) not in self.silent)
         incomplete = {number for _, number in self.silent}
-        return tuple(number for number in self.prepared.observed if number not in incomplete)
+        if surface == "global_model" and self.adversary.only_last_model:
+            # Everything that ever was averaged is one release.
+            whole = incomplete.isdisjoint(range(1, self.prepared.hyper.rounds + 1))
+            return seen if whole else ()
+        return tuple(number for number in seen if number not in incomplete)
+
+    def observed(self, surface: Surface) -> Mapping[str, tuple[int, ...]]:
+        """By hospital whose records are attacked, the rounds of :meth:`observed_of`; without those that have none."""
+        found = {name: self.observed_of(name, surface) for name in self.hospitals()}
+        return {name: rounds for name, rounds in found.items() if rounds}
 
     def answered(self, number: int) -> list[str]:
         """The hospitals that answered a probe, in their order."""
@@ -177,9 +192,12 @@ def only_recorded(assault: Assault) -> tuple[Assault, tuple[str, ...]]:
 def _unrecorded(assault: Assault, attack: str, names: set[str]) -> tuple[str, str] | None:
     """The setting by which there is nothing for an attack to read, and why; None if there is something."""
     if ATTACKS[attack].kind != "probe":
-        if not assault.observed:
+        if not assault.prepared.observed:
             return "observed_rounds", f"no training round is left to {attack}: 0 takes all that rounds names"
-        for number in assault.observed:
+        games = [assault.observed(surface) for surface in assault.surfaces]
+        if not any(games):
+            return "surfaces", f"absences and failures leave {attack} no round with the answers that these surfaces need"
+        for number in sorted({number for found in games for rounds in found.values() for number in rounds}):
             if not (assault.folder.observations / f"round-{number:04d}").is_dir():
                 return "attack", f"the updates of round {number}, which {attack} is about, were not recorded"
         return None
@@ -192,6 +210,8 @@ def _unrecorded(assault: Assault, attack: str, names: set[str]) -> tuple[str, st
     }
     if needed and needed <= names:
         return None
+    if numbers and not needed:
+        return "attack", f"{', '.join(assault.hospitals())}: no answer to the probes of {attack}, by absence or failure"
     rounds = numbers or assault.adversary.rounds
     asked = f" in round {', '.join(map(str, rounds))}" if rounds else ""
     sent = [f"{name} ({', '.join(map(str, found))})" for name, found in _recorded_probes(assault, names)]
@@ -214,6 +234,8 @@ def attack_and_audit(assault: Assault, output: Path) -> Risk:
     """
     rebuilding = [task for name in assault.attacks if ATTACKS[name].kind == "probe" for task in _rebuild(assault, name)]
     playing = _games(assault)
+    for line in _without_target(assault, rebuilding, playing):
+        assault.say(line)
     tasks: list[RebuildTask | GamesTask] = [*rebuilding, *playing]
     results: dict[int, Any] = {}
     work: Sequence[Callable[[], Any]] = tasks
@@ -371,15 +393,28 @@ def _draw(assault: Assault, attack: str, surface: Surface, columns: Sequence[Col
 
 
 def _games(assault: Assault) -> list[GamesTask]:
-    if not assault.observed or not any(ATTACKS[name].kind != "probe" for name in assault.attacks):
+    if not any(ATTACKS[name].kind != "probe" for name in assault.attacks):
         return []
     return [
         task
         for surface in assault.surfaces
         for task in games_tasks(
-            assault.prepared, assault.training, assault.folder, assault.adversary, surface, assault.observed
+            assault.prepared, assault.training, assault.folder, assault.adversary, surface, assault.observed(surface)
         )
     ]
+
+
+def _without_target(
+    assault: Assault, rebuilding: Sequence[RebuildTask], playing: Sequence[GamesTask]
+) -> Iterator[str]:
+    """A line an attack and surface for which absences and failures left nothing, where there would have been."""
+    for name in assault.attacks:
+        probing = ATTACKS[name].kind == "probe"
+        planned = assault.probes(name) if probing else assault.prepared.observed
+        for surface in assault.surfaces:
+            mine = [task for task in rebuilding if task.attack == name] if probing else playing
+            if planned and not any(task.surface == surface for task in mine):
+                yield f"attack left out: {name} on {surface}: absences and failures left it no answers to read"
 
 
 def _game_entries(assault: Assault, games: Sequence[tuple[GamesTask, PlayedGames]]) -> Iterator[tuple[str, Any, float]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hbdp_fed.federation.answers import Failure
+from hbdp_fed.federation.clock import UPLOAD_BYTES, Attendance
 from hbdp_fed.federation.codec import RoundReport
 from hbdp_fed.privacy import epsilon_schedule
 from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry
@@ -81,6 +82,7 @@ class Books:
         self._course = course
         self._mechanisms = {plan.name: plan.mechanism for plan in prepared.plans}
         self._schedules: dict[DpSgdParams, Any] = {}
+        self._seconds: Mapping[str, float] = {}
 
     def plan(self) -> None:
         """Enter what every hospital has agreed to."""
@@ -98,6 +100,29 @@ class Books:
             )
             for plan in self._prepared.plans
         )
+
+    def attendance(self, attendance: Attendance) -> None:
+        """Who is there in the round that begins. A straggler computes, and is charged; nobody sees what it computed.
+
+        That is simulated: its answer, which comes too late for anything, is never computed.
+        """
+        number, self._seconds = attendance.round, attendance.seconds
+        for hospital in attendance.planned:
+            line = {"kind": self._kind(number), "hospital": hospital, "round": number}
+            if hospital in attendance.offline:
+                spent = self._epsilon(hospital, self._course.steps[hospital])
+                self._folder.append_round({**line, "status": "offline", "simulated_s": None, "eps_spent": spent})
+            elif hospital in attendance.late:
+                spent = self._charge(hospital, number, self._steps_of(number), delivered=False)
+                self._folder.append_round(
+                    {
+                        **line,
+                        "status": "late",
+                        "simulated_s": self._seconds[hospital],
+                        "bytes": UPLOAD_BYTES * attendance.parameters,
+                        "eps_spent": spent,
+                    }
+                )
 
     def report(self, report: RoundReport) -> None:
         """An answer that is used."""
@@ -121,6 +146,7 @@ class Books:
                     "noise_to_resolution": report.noise_to_resolution,
                 },
                 "seconds": report.seconds,
+                "simulated_s": self._seconds[hospital],
                 "bytes": report.bytes,
                 "eps_spent": eps_spent,
             }
@@ -145,6 +171,7 @@ class Books:
                 "status": "failed",
                 "failure": failure.kind,
                 "error": failure.details,
+                "simulated_s": self._seconds[hospital],
                 "eps_spent": eps_spent,
             }
         )

@@ -23,6 +23,8 @@ from hbdp_fed.errors import SettingError, UserError, unknown_choice
 from simulations import schema
 
 _CONFIGS = "configs"
+_FREE = ("federation.profiles",)
+"""Settings that are mappings with names of the user's own."""
 
 Kind = TypeVar("Kind")
 
@@ -102,8 +104,14 @@ def _compose(config_name: str, arguments: Sequence[str]) -> DictConfig:
     schema.register()
     try:
         with initialize_config_module(config_module=_CONFIGS, version_base="1.3"):
-            config = compose(config_name, overrides=list(arguments))
+            # Hydra has a sign of its own for what may add keys; people need not know it.
+            signed = [f"++{text}" if text.split("=")[0] in _FREE else text for text in arguments]
+            config = compose(config_name, overrides=signed)
         OmegaConf.resolve(config)
+        for name in _FREE:
+            free = OmegaConf.select(config, name)
+            if free is not None:
+                OmegaConf.set_struct(free, False)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error) from error
     return config
@@ -149,7 +157,8 @@ def _check_key(key: str, known: Sequence[str], grouped: Sequence[str]) -> None:
 def _leaves(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in map(str, config):
         value = OmegaConf.select(config, name, throw_on_missing=False)
-        if isinstance(value, DictConfig):
+        # A mapping of free names is one setting.
+        if isinstance(value, DictConfig) and OmegaConf.get_type(value) is not dict:
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
@@ -170,4 +179,6 @@ def _explain(error: BaseException) -> UserError:
     ):
         message = message.replace(f"could not be converted to {theirs}", f"is not {ours}")
     message = message.replace("is not a ListConfig, list or tuple.", "is not a list, which is written as [1,2]")
+    if key in _FREE:
+        message = "must be a mapping by name, which is written as {name: {field: value}}"
     return SettingError(str(key), message) if key else UserError(message)

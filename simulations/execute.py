@@ -124,13 +124,15 @@ class _Log:
 
     @property
     def hooks(self) -> ServerHooks:
-        report, failure = self.on_report, self.on_failure
+        report, failure, attendance = self.on_report, self.on_failure, self.books.attendance
         return ServerHooks(
             on_ready=self.on_ready,
-            training=Listener(on_update=self.on_update, on_report=report, on_failure=failure),
+            training=Listener(
+                on_update=self.on_update, on_report=report, on_failure=failure, on_attendance=attendance
+            ),
             on_round=self.on_round,
             probes=self.probes,
-            probing=Listener(on_update=self.on_probed, on_report=report, on_failure=failure),
+            probing=Listener(on_update=self.on_probed, on_report=report, on_failure=failure, on_attendance=attendance),
             on_probe=self.on_probe,
         )
 
@@ -210,11 +212,11 @@ def _begun(
 def _settings(prepared: Prepared, sites: Path) -> AppSettings:
     config, hyper = prepared.config, prepared.hyper
     placed = []
-    for plan, hospital in zip(prepared.plans, prepared.federated.hospitals, strict=True):
+    for plan, hospital, profile in zip(prepared.plans, prepared.federated.hospitals, prepared.profiles, strict=True):
         shard = sites / plan.name / "records.safetensors"
         shard.parent.mkdir()
         write_shard(shard, hospital.records)
-        placed.append(Site(plan=plan, shard=str(shard)))
+        placed.append(Site(plan=plan, shard=str(shard), profile=profile))
     return AppSettings(
         seed=config.seed,
         delta=config.delta,
@@ -233,6 +235,7 @@ def _settings(prepared: Prepared, sites: Path) -> AppSettings:
         participation=config.federation.participation,
         on_failure=config.federation.on_failure,  # type: ignore[arg-type]
         min_hospitals=config.federation.min_hospitals,
+        deadline_s=config.federation.deadline_s,
         faults=tuple(Fault(**fault) for fault in config.federation.faults),
         aggregation=AggregationSettings(
             config.federation.aggregation, trim=config.federation.trim, byzantine=config.federation.byzantine

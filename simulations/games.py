@@ -96,18 +96,30 @@ def games_tasks(
     folder: RunFolder,
     adversary: AdversaryConfig,
     surface: Surface,
-    rounds: Sequence[int],
+    rounds: Mapping[str, Sequence[int]],
 ) -> list[GamesTask]:
-    """The tasks of one surface: one a hospital where hospitals are seen one by one."""
+    """The tasks of one surface: one a hospital where hospitals are seen one by one.
+
+    Args:
+        prepared: The run.
+        training: The federation.
+        folder: What was recorded.
+        adversary: Whose records are targets, and how many.
+        surface: What is seen.
+        rounds: By hospital whose records are attacked, the training rounds that are seen of it, at least one; the same
+            for all where only their mean is seen.
+    """
+    if not rounds:
+        return []
     attacked = list(adversary.hospitals) or [plan.name for plan in prepared.plans]
-    games = {name: _game(prepared, adversary, name, share_of=len(attacked)) for name in attacked}
+    games = {name: _game(prepared, adversary, name, share_of=len(attacked)) for name in rounds}
     at_once = surface == "global_model" and adversary.only_last_model
     if surface in ("aggregate", "global_model"):
         # Whoever sees the last model alone knows the first one, too: everybody can compute that.
-        seen = range(1, prepared.hyper.rounds + 1) if at_once else rounds
+        seen = range(1, prepared.hyper.rounds + 1) if at_once else next(iter(rounds.values()))
         return [GamesTask(training, surface, games, folder.path, tuple(seen), at_once)]
     return [
-        GamesTask(_alone(training, name), surface, {name: game}, folder.path, tuple(rounds), False)
+        GamesTask(_alone(training, name), surface, {name: game}, folder.path, tuple(rounds[name]), False)
         for name, game in games.items()
     ]
 

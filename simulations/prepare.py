@@ -15,6 +15,7 @@ from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.aggregation import mean_shares
 from hbdp_fed.federation.engine import EngineSettings, default_workers
+from hbdp_fed.federation.profiles import SiteProfile
 from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.privacy import Accountant, epsilon, plan_hospital
@@ -27,6 +28,7 @@ from simulations.adversary_plan import AttackPlan, check_hospitals, observed_rou
 from simulations.model_setup import architecture_for, check_model, first_weights, own_settings
 from simulations.recipes import Hyperparameters
 from simulations.schema import DataConfig, FederationConfig, RunConfig, TrainingConfig
+from simulations.site_profiles import site_profiles
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Prepared:
         server: The server's own optimiser, if it has one.
         accountant: By which the budget is meant.
         plans: A plan a hospital, calibrated to all of its steps.
+        profiles: Each hospital's computer and line, in the same order.
         architecture: The model to train.
         initial: Its starting weights, float32.
         fresh: Which of them are not from ``model.weights``, where that file was given.
@@ -61,6 +64,7 @@ class Prepared:
     server: ServerSettings | None
     accountant: Accountant
     plans: tuple[HospitalPlan, ...]
+    profiles: tuple[SiteProfile, ...]
     architecture: ModelSpec
     initial: Weights
     fresh: tuple[str, ...]
@@ -121,6 +125,7 @@ def prepare(config: RunConfig) -> Prepared:
     names = [hospital.name for hospital in federated.hospitals]
     steps = _planned_steps(config, hyper, names, probes=config.adversary.probes * len(attacks.probing))
     _check_faulty(config.federation, names)
+    profiles = site_profiles(config.federation.profiles, names)
     accountant = cast(Accountant, config.privacy.accountant)  # checked above
     plans = tuple(
         plan_hospital(
@@ -152,6 +157,7 @@ def prepare(config: RunConfig) -> Prepared:
         server=server,
         accountant=accountant,
         plans=plans,
+        profiles=profiles,
         architecture=architecture,
         initial=initial,
         fresh=fresh,

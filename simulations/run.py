@@ -19,8 +19,10 @@ from hbdp_fed.errors import HospitalFailure, QuorumLost, SettingError, TrainingD
 from hbdp_fed.federation.engine import kept_ready
 from hbdp_fed.models import weights_sha256
 from hbdp_fed.privacy.ledger import LedgerError
-from simulations.assess import noise_summary, participation_summary, privacy_summary
+from simulations.assess import noise_summary, privacy_summary
+from simulations.attendance import clock_summary, participation_summary
 from simulations.attacking import Assault, attack_and_audit
+from simulations.attendance_plan import always_late, check_attendance
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
 from simulations.headers import last_round
@@ -33,6 +35,8 @@ from simulations.run_folder import RunFolder, create, planned_folder, read_summa
 from simulations.terminal import show_partition, show_plan, show_result, show_skipped
 from simulations.tracking import Place, Tracker, check_installed, flat_settings, tracked
 from simulations.utility import measure_utility, partition_summary
+
+_NAMED = 5
 
 HELP = """usage: python -m simulations.run [key=value ...]
 
@@ -94,6 +98,7 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     check_installed(config.tracking)
     console.print(f"reading {config.data.name}", soft_wrap=True)
     prepared = prepare(config)
+    check_attendance(prepared)
     campaign = ProbeCampaign.planned(prepared)
     # From here on nothing is refused any more: the folder is made, and everything that happens is written into it.
     folder = source or create(path)
@@ -103,6 +108,7 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     folder.forget_ending()
     show_skipped(console, prepared.dataset.skipped)
     show_left_out(console, prepared)
+    show_late(console, prepared)
     partition = partition_summary(prepared)
     show_partition(console, partition)
     save_figure(partition_figure(partition), folder.figures / "partition.png")
@@ -159,7 +165,7 @@ def _train_and_assess(
         "partition": partition_summary(prepared),
         "skipped": prepared.dataset.skipped,
         "risk": risk.summary,
-        "participation": participation_summary(course),
+        "participation": participation_summary(prepared, folder, course),
         "ledger": course.ledger,
         "hyperparameters": {**vars(prepared.config.training), **vars(prepared.hyper)},
         "noise_to_resolution": noise_summary(prepared, course.clipped_sum),
@@ -169,6 +175,7 @@ def _train_and_assess(
             "startup_s": course.startup_s,
             "rounds_s": course.rounds_s,
             "client_compute_s": course.client_compute_s,
+            **clock_summary(prepared, folder),
             "attack_s": attack_s,
             "attacks_s": risk.seconds,
             "engine_efficiency": course.client_compute_s / (engine.workers * course.rounds_s),
@@ -215,6 +222,20 @@ def show_left_out(console: Console, prepared: Prepared) -> None:
         )
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def show_late(console: Console, prepared: Prepared) -> None:
+    """The hospitals that no training round waits for: a deadline that was meant for few may shut out many."""
+    found = always_late(prepared)
+    if found:
+        slow = [f"{name} ({seconds:.3g} s)" for name, seconds in list(found.items())[:_NAMED]]
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        deadline = prepared.config.federation.deadline_s
+        console.print(
+            f"late in every training round, by federation.deadline_s={deadline:g}: {', '.join(slow)}{more}",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _plan_title(prepared: Prepared) -> str:

@@ -140,9 +140,13 @@ class RunFolder:
         unfinished.write_text("".join(line for line in whole if json.loads(line)["round"] <= round))
         unfinished.replace(path)
 
+    def round_lines(self) -> list[dict[str, Any]]:
+        """What ``rounds.jsonl`` holds."""
+        return [json.loads(line) for line in (self.path / "rounds.jsonl").read_text().splitlines()]
+
     def failed(self) -> frozenset[tuple[str, int]]:
-        """Hospitals and rounds of ``rounds.jsonl`` whose only answer could not be used."""
-        lines = [json.loads(line) for line in (self.path / "rounds.jsonl").read_text().splitlines()]
+        """Hospitals and rounds of ``rounds.jsonl`` of which no answer was used: it failed, came late, or never was."""
+        lines = self.round_lines()
         used = {(line["hospital"], line["round"]) for line in lines if line["status"] == "ok"}
         return frozenset((line["hospital"], line["round"]) for line in lines) - used
 

@@ -232,6 +232,8 @@ class FederationConfig:
     on_failure: str = "abort"
     min_hospitals: int = 1
     round_timeout_s: float = 3600.0
+    profiles: dict[str, Any] = field(default_factory=dict)
+    deadline_s: float | None = None
     site_policy: SitePolicyConfig = field(default_factory=SitePolicyConfig)
     faults: list[Any] = field(default_factory=list)
     server_optimizer: str = "none"

@@ -1,0 +1,82 @@
+"""Who will be there in which round, held against what the rounds need before anything is trained.
+
+Outages follow from the seed and stragglers from the profiles, so that a round that cannot count is known beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hbdp_fed.errors import SettingError
+from hbdp_fed.federation.aggregation import AggregationSettings
+from hbdp_fed.federation.aggregation import check as check_aggregation
+from hbdp_fed.federation.clock import Attendance, Pace, attendance
+from hbdp_fed.federation.rounds import participants
+from simulations.prepare import Prepared
+from simulations.site_profiles import KEY
+
+
+def paces(prepared: Prepared) -> Mapping[str, Pace]:
+    """How quick each hospital is, by name."""
+    views = prepared.local.multiplicity
+    return {
+        plan.name: Pace(profile, plan.expected_batch * views)
+        for plan, profile in zip(prepared.plans, prepared.profiles, strict=True)
+    }
+
+
+def check_attendance(prepared: Prepared) -> None:
+    """Refuse a run of which a round or probe cannot count, or has fewer answers than the aggregation rule needs.
+
+    Raises:
+        SettingError: naming the first such round.
+    """
+    federation = prepared.config.federation
+    if federation.deadline_s is None and all(profile.availability == 1 for profile in prepared.profiles):
+        return
+    fewest = len(prepared.plans)
+    for found in _planned(prepared):
+        needed = min(federation.min_hospitals, len(found.planned))
+        if len(found.present) < needed:
+            # With everybody in time it would count: the deadline is too short.
+            key = "federation.deadline_s" if len(found.present) + len(found.late) >= needed else KEY
+            raise SettingError(
+                key,
+                f"round {found.round} cannot count: of its {len(found.planned)} hospitals {len(found.offline)} are "
+                f"offline and {len(found.late)} late, and federation.min_hospitals asks for {needed}; with another "
+                "seed outages fall on other rounds",
+            )
+        fewest = min(fewest, len(found.present))
+    if federation.on_failure == "abort":
+        rule = AggregationSettings(federation.aggregation, trim=federation.trim, byzantine=federation.byzantine)
+        check_aggregation(rule, fewest)
+
+
+def always_late(prepared: Prepared) -> Mapping[str, float]:
+    """The hospitals that no training round waits for, with the simulated seconds that they would take."""
+    deadline = prepared.config.federation.deadline_s
+    steps, parameters = prepared.hyper.local_steps, model_size(prepared)
+    seconds = {name: pace.seconds(parameters=parameters, steps=steps) for name, pace in paces(prepared).items()}
+    return {name: own for name, own in seconds.items() if deadline is not None and own > deadline}
+
+
+def model_size(prepared: Prepared) -> int:
+    """Numbers in the model that travels in training rounds."""
+    return sum(value.numel() for value in prepared.initial.values())
+
+
+def _planned(prepared: Prepared) -> Iterator[Attendance]:
+    """The attendance of every training round and probe. Probes have no deadline, and their model's size is unknown."""
+    federation, rounds = prepared.config.federation, prepared.hyper.rounds
+    names, known = [plan.name for plan in prepared.plans], paces(prepared)
+    for number in range(1, rounds + prepared.probes + 1):
+        training = number <= rounds
+        yield attendance(
+            participants(prepared.config.seed, number, names, federation.participation) if training else names,
+            known,
+            seed=prepared.config.seed,
+            number=number,
+            parameters=model_size(prepared),
+            steps=prepared.hyper.local_steps,
+            deadline_s=federation.deadline_s if training else None,
+        )
