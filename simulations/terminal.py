@@ -65,6 +65,9 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
         table.add_row(escape(name), escape(line))
     rdp, tight = (_largest(hospital[name] for hospital in privacy["hospitals"]) for name in ("eps_rdp", "eps_tight"))
     table.add_row("epsilon spent", f"{rdp} by RDP, in truth at most {tight} (delta {privacy['delta']:g})")
+    absent = _absent(summary)
+    if absent:
+        table.add_row("participation", absent)
     for line in _noise_lines(summary["noise_to_resolution"]):
         table.add_row("noise/resolution", line)
     _add_risk(table, risk)
@@ -222,6 +225,15 @@ def _subgroup_rows(summary: Mapping[str, Any], metrics: Sequence[str], word: str
             if highest is not lowest:
                 line += f"; best {highest['value']} {wording.written(metric, highest[metric])}"
         yield "" if index else "worst subgroups", line
+
+
+def _absent(summary: Mapping[str, Any]) -> str:
+    """How many answers were missing as planned, and what the simulated clock says; empty where all were there."""
+    found = summary.get("participation") or {}
+    if not found.get("offline") and not found.get("late"):
+        return ""
+    seconds = summary["time"]["simulated_s"]
+    return f"{found['offline']} times offline, {found['late']} times late; {seconds:.4g} s by the simulated clock"
 
 
 def _largest(values: Iterable[float | str]) -> str:

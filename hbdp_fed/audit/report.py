@@ -34,6 +34,7 @@ from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 _NO_PICTURES: Mapping[str, bytes] = MappingProxyType({})
 _DASH = "–"
 _CARDS = 2
+_PLACED = {"partition", "matrix", "subgroups", "participation"}
 # A table of more classes is no help: the picture has the largest.
 _CLASS_COLUMNS = 12
 _SKIPPED = 50
@@ -56,8 +57,8 @@ def render_report(
         history: A mapping a round with ``round`` and the metrics on validation; left out, the summary's
             ``validation_history``.
         reconstructions: By attack and surface, the picture of its best reconstructions, a PNG.
-        pictures: PNGs by name, as in :func:`hbdp_fed.audit.summary_figures`: ``partition``, ``matrix`` and
-            ``subgroups`` appear where they belong, any other one at the end under its name.
+        pictures: PNGs by name, as in :func:`hbdp_fed.audit.summary_figures`: ``partition``, ``matrix``, ``subgroups``
+            and ``participation`` appear where they belong, any other one at the end under its name.
     """
     rounds = list((summary.get("validation_history") or []) if history is None else history)
     shown = {name: _inline(png) for name, png in pictures.items()}
@@ -71,13 +72,14 @@ def render_report(
             title=f"{summary['dataset']} under epsilon {show_number(summary['privacy']['eps'])}",
             summary=summary,
             pictures=shown,
-            more_pictures=[name for name in pictures if name not in {"partition", "matrix", "subgroups"}],
+            more_pictures=[name for name in pictures if name not in _PLACED],
             reconstructions=_rebuilt(summary, reconstructions),
             rounds=rounds,
             course=_course(summary, rounds),
             **_risk(summary),
             **_utility(summary),
             **_data(summary),
+            **_participation(summary),
         )
     )
 
@@ -112,6 +114,18 @@ def show_count(value: int | None) -> str:
     return _DASH if value is None else f"{value:,}"
 
 
+def show_duration(seconds: float | None) -> str:
+    """``0.42 s``, ``3 min 20 s``, ``5 h 07 min``; an en dash for what nobody counted."""
+    if seconds is None:
+        return _DASH
+    if seconds < 59.95:
+        return f"{seconds:.3g} s"
+    if seconds < 3599.5:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("hbdp_fed.audit", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -125,6 +139,7 @@ def _environment() -> Environment:
         # Along a line of 100%.
         "place": lambda share: f"{100 * min(max(share, 0.0), 1.0):.2f}%",
         "count": show_count,
+        "duration": show_duration,
         "plural": plural,
         "meaning": lambda name: metric(name).meaning,
     }
@@ -305,4 +320,21 @@ def _data(summary: Mapping[str, Any]) -> dict[str, Any]:
         "skipped": skipped[:_SKIPPED],
         "skipped_more": max(len(skipped) - _SKIPPED, 0),
         "skipped_records": counted(len(skipped), "record"),
+    }
+
+
+def _participation(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of who took part, and of the simulated clock; nothing of an older summary, which has neither.
+
+    ``slowest`` is whom most rounds waited for, where that was not everybody alike.
+    """
+    time = summary.get("time") or {}
+    waited = time.get("waited_for") or {}
+    slowest = max(waited, key=lambda name: waited[name], default=None)
+    alike = len(set(waited.values())) == 1
+    return {
+        "attending": (summary.get("participation") or {}).get("hospitals") or [],
+        "simulated_s": time.get("simulated_s"),
+        "waited_for": waited,
+        "slowest": None if slowest is None or alike else slowest,
     }

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from hbdp_fed.audit.participation_figure import participation_figure
+from hbdp_fed.audit.sheets import entitle, sheet
 from hbdp_fed.audit.wording import (
     Figures,
     by_attribute,
@@ -63,7 +63,11 @@ def as_png(figure: Figure, *, dpi: int = _DPI) -> bytes:
 
 
 def summary_figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
-    """Every picture that the summary has the figures for, by name: ``partition``, ``matrix``, ``subgroups``."""
+    """Every picture that the summary has the figures for, by name.
+
+    They are ``partition``, ``matrix``, ``subgroups`` and, where a hospital was not used in every round,
+    ``participation``.
+    """
     metrics = metrics_of(summary)
     partition, matrix = summary.get("partition") or {}, summary.get("utility_matrix") or {}
     subgroups = summary.get("utility_by_subgroup") or []
@@ -76,6 +80,9 @@ def summary_figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
         figures["subgroups"] = subgroup_figure(
             subgroups, metrics[0], overall=summary["utility"].get(metrics[0]), group=group_word(partition)
         )
+    attending = (summary.get("participation") or {}).get("hospitals") or []
+    if any(set(hospital["course"]) != {"u"} for hospital in attending):
+        figures["participation"] = participation_figure(attending, rounds=summary["rounds"])
     return figures
 
 
@@ -101,7 +108,7 @@ def partition_figure(partition: Mapping[str, Any]) -> Figure:
     lengths = [_bar_length(hospital) for hospital in shown]
     longest = max((*lengths, 1))
     findings = any(length != hospital["train"] for hospital, length in zip(shown, lengths, strict=True))
-    figure = _sheet(_WIDTH, height)
+    figure = sheet(_WIDTH, height)
     uneven = bool(own) and min(lengths) * _UNEVEN < longest
     panels = figure.subplots(1, 1 + uneven, sharey=True, squeeze=False, width_ratios=[3, 1.2] if uneven else [1])[0]
     axes = panels[0]
@@ -127,7 +134,7 @@ def partition_figure(partition: Mapping[str, Any]) -> Figure:
         panels[1].xaxis.set_major_locator(MaxNLocator(2))
         panels[1].xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         panels[1].set_xlabel("shares", size=8, color=_SOFT)
-    _title(figure, "Who holds what", _dealt(partition))
+    entitle(figure, "Who holds what", _dealt(partition))
     if own:
         handles = [Patch(color=colour, label=name) for colour, name in zip((*_PALETTE, _OTHER), names, strict=False)]
         figure.legend(
@@ -226,7 +233,7 @@ def matrix_figure(matrix: Mapping[str, Any]) -> Figure:
     # The released model stands apart from the hospitals' own ones.
     if len(models) > 1 and models[0] not in hospitals:
         axes.axhline(0.5, color="white", linewidth=4)
-    _title(
+    entitle(
         figure,
         f"Which model serves whom: {label(name)}",
         "rows: models; columns: whose test records\ndarker: worse; framed: the worst; underlined: own model at home",
@@ -318,7 +325,7 @@ def subgroup_figure(
     _bare(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     line = "" if overall is None else "; dashed: all test records"
-    _title(figure, f"How subgroups fare: {label(name)}", f"dot and 95% interval; red: an attribute's worst{line}")
+    entitle(figure, f"How subgroups fare: {label(name)}", f"dot and 95% interval; red: an attribute's worst{line}")
     return figure
 
 
@@ -357,7 +364,7 @@ def training_figure(
         )
         if names
     ]
-    figure = _sheet(_WIDTH, 2.9)
+    figure = sheet(_WIDTH, 2.9)
     rounds = [entry["round"] for entry in history]
     ratios = [2, 1] if len(panels) == 2 and len(panels[0]) > 1 else [1] * len(panels)
     grid = figure.subplots(1, max(len(panels), 1), squeeze=False, width_ratios=ratios or [1])[0]
@@ -377,30 +384,10 @@ def training_figure(
     return figure
 
 
-def _sheet(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _one(height: float, *, width: float = _WIDTH) -> tuple[Figure, Axes]:
     """A figure with one pair of axes; ``height`` inches of them and their labels, and the title above."""
-    figure = _sheet(width, height)
+    figure = sheet(width, height)
     return figure, figure.subplots()
-
-
-def _title(figure: Figure, title: str, subtitle: str) -> None:
-    """What the picture shows, and how to read it, above the axes and at their left."""
-    lines = 1 + subtitle.count("\n")
-    head = 0.36 + 0.17 * lines
-    width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + head)
-    engine = figure.get_layout_engine()
-    if isinstance(engine, ConstrainedLayoutEngine):
-        engine.set(rect=(0, 0, 1, height / (height + head)))
-    top = height + head
-    figure.text(0.1 / width, 1 - 0.2 / top, title, va="center", ha="left", size=11, weight="bold", color=_INK)
-    figure.text(0.1 / width, 1 - 0.34 / top, subtitle, va="top", ha="left", size=8.5, color=_SOFT)
 
 
 def _bare(axes: Axes, *, grid: Literal["both", "x"]) -> None:
