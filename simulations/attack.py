@@ -94,7 +94,7 @@ def _attack(settings: AttackConfig, console: Console) -> int:
     path = output / "risk.json"
     path.write_text(dumps(written, indent=2) + "\n", encoding="utf-8")
     show_risk(console, json.loads(path.read_text(encoding="utf-8"))["risk"])
-    for text in _compared(risk, source):
+    for text in (*risk.left_out, *_compared(risk, source)):
         console.print(text, soft_wrap=True)
     for picture in risk.pictures.values():
         console.print(f"best reconstructions: {picture}", soft_wrap=True)

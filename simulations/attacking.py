@@ -57,11 +57,13 @@ class Risk:
         summary: The ``risk`` entry of the summary.
         seconds: By attack, the computing time of all its tasks.
         pictures: The files of the best reconstructions, by attack and surface.
+        left_out: A line an attack and surface for which absences and failures left nothing to attack.
     """
 
     summary: Mapping[str, Any]
     seconds: Mapping[str, float]
     pictures: Mapping[str, Path]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,10 @@ def _unrecorded(assault: Assault, attack: str, names: set[str]) -> tuple[str, st
             return "observed_rounds", f"no training round is left to {attack}: 0 takes all that rounds names"
         games = [assault.observed(surface) for surface in assault.surfaces]
         if not any(games):
-            return "surfaces", f"absences and failures leave {attack} no round with the answers that these surfaces need"
+            return (
+                "surfaces",
+                f"absences and failures leave {attack} no round with the answers that they need",
+            )
         for number in sorted({number for found in games for rounds in found.values() for number in rounds}):
             if not (assault.folder.observations / f"round-{number:04d}").is_dir():
                 return "attack", f"the updates of round {number}, which {attack} is about, were not recorded"
@@ -234,8 +239,6 @@ def attack_and_audit(assault: Assault, output: Path) -> Risk:
     """
     rebuilding = [task for name in assault.attacks if ATTACKS[name].kind == "probe" for task in _rebuild(assault, name)]
     playing = _games(assault)
-    for line in _without_target(assault, rebuilding, playing):
-        assault.say(line)
     tasks: list[RebuildTask | GamesTask] = [*rebuilding, *playing]
     results: dict[int, Any] = {}
     work: Sequence[Callable[[], Any]] = tasks
@@ -263,7 +266,8 @@ def attack_and_audit(assault: Assault, output: Path) -> Risk:
     for name, entry, spent in _game_entries(assault, games):
         entries.setdefault(ATTACKS[name].threat_model.name, []).append(entry)
         seconds[name] = seconds.get(name, 0.0) + spent
-    return Risk(summary=_summary(assault, entries), seconds=seconds, pictures=pictures)
+    left_out = tuple(_without_target(assault, rebuilding, playing))
+    return Risk(summary=_summary(assault, entries), seconds=seconds, pictures=pictures, left_out=left_out)
 
 
 def _summary(assault: Assault, entries: Mapping[str, Sequence[Any]]) -> Mapping[str, Any]:
@@ -404,9 +408,7 @@ def _games(assault: Assault) -> list[GamesTask]:
     ]
 
 
-def _without_target(
-    assault: Assault, rebuilding: Sequence[RebuildTask], playing: Sequence[GamesTask]
-) -> Iterator[str]:
+def _without_target(assault: Assault, rebuilding: Sequence[RebuildTask], playing: Sequence[GamesTask]) -> Iterator[str]:
     """A line an attack and surface for which absences and failures left nothing, where there would have been."""
     for name in assault.attacks:
         probing = ATTACKS[name].kind == "probe"

@@ -38,18 +38,24 @@ def check_attendance(prepared: Prepared) -> None:
     for found in _planned(prepared):
         needed = min(federation.min_hospitals, len(found.planned))
         if len(found.present) < needed:
-            # With everybody in time it would count: the deadline is too short.
-            key = "federation.deadline_s" if len(found.present) + len(found.late) >= needed else KEY
-            raise SettingError(
-                key,
-                f"round {found.round} cannot count: of its {len(found.planned)} hospitals {len(found.offline)} are "
-                f"offline and {len(found.late)} late, and federation.min_hospitals asks for {needed}; with another "
-                "seed outages fall on other rounds",
-            )
+            raise _lost(found, needed)
         fewest = min(fewest, len(found.present))
     if federation.on_failure == "abort":
         rule = AggregationSettings(federation.aggregation, trim=federation.trim, byzantine=federation.byzantine)
         check_aggregation(rule, fewest)
+
+
+def _lost(found: Attendance, needed: int) -> SettingError:
+    """Why a round cannot count, and what would help."""
+    told = (
+        f"round {found.round} cannot count: of its {len(found.planned)} hospitals {len(found.offline)} are offline and "
+        f"{len(found.late)} late, and federation.min_hospitals asks for {needed}; "
+    )
+    if len(found.present) + len(found.late) < needed:
+        return SettingError(KEY, told + "with another seed outages fall on other rounds")
+    # With everybody in time it would count: the deadline is too short.
+    quickest, slowest = min(found.seconds.values()), max(found.seconds.values())
+    return SettingError("federation.deadline_s", f"{told}a round takes them {quickest:.3g} to {slowest:.3g} seconds")
 
 
 def always_late(prepared: Prepared) -> Mapping[str, float]:

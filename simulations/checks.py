@@ -49,7 +49,9 @@ def check(config: RunConfig) -> None:
         raise SettingError("federation.round_timeout_s", "must be a positive number of seconds")
     deadline = config.federation.deadline_s
     if deadline is not None and not (deadline > 0 and math.isfinite(deadline)):
-        raise SettingError("federation.deadline_s", f"must be a positive number of simulated seconds or null, got {deadline:g}")
+        raise SettingError(
+            "federation.deadline_s", f"must be a positive number of simulated seconds or null, got {deadline:g}"
+        )
     check_adversary(config.adversary)
     if config.privacy.steps is not None:
         _at_least("privacy.steps", config.privacy.steps, 1)

@@ -127,9 +127,7 @@ class _Log:
         report, failure, attendance = self.on_report, self.on_failure, self.books.attendance
         return ServerHooks(
             on_ready=self.on_ready,
-            training=Listener(
-                on_update=self.on_update, on_report=report, on_failure=failure, on_attendance=attendance
-            ),
+            training=Listener(on_update=self.on_update, on_report=report, on_failure=failure, on_attendance=attendance),
             on_round=self.on_round,
             probes=self.probes,
             probing=Listener(on_update=self.on_probed, on_report=report, on_failure=failure, on_attendance=attendance),

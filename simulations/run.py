@@ -20,8 +20,8 @@ from hbdp_fed.federation.engine import kept_ready
 from hbdp_fed.models import weights_sha256
 from hbdp_fed.privacy.ledger import LedgerError
 from simulations.assess import noise_summary, privacy_summary
-from simulations.attendance import clock_summary, participation_summary
 from simulations.attacking import Assault, attack_and_audit
+from simulations.attendance import clock_summary, participation_summary
 from simulations.attendance_plan import always_late, check_attendance
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
@@ -195,6 +195,8 @@ def _train_and_assess(
         )
     )
     show_result(console, plain)
+    for text in risk.left_out:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
     for picture in risk.pictures.values():
         console.print(f"best reconstructions: {picture}", soft_wrap=True)
     console.print(f"report: {folder.report_file}", soft_wrap=True)

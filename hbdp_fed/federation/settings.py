@@ -34,7 +34,7 @@ class Site:
 
     plan: HospitalPlan
     shard: str
-    profile: SiteProfile = SiteProfile()
+    profile: SiteProfile = field(default_factory=SiteProfile)
 
 
 @dataclass(frozen=True)

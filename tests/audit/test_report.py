@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hbdp_fed.audit import render_report
-from hbdp_fed.audit.report import show_count, show_number, show_percent, show_similarity
+from hbdp_fed.audit.report import show_count, show_duration, show_number, show_percent, show_similarity
 
 ATTACK = {
     "name": "imprint", "kind": "reconstruction", "surface": "gradient", "records": 40,
@@ -557,3 +557,34 @@ def test_the_history_is_the_summary_s_unless_another_is_given() -> None:
     page = section(render_report(trained), "Training")
     assert re.findall(r"<td>([^<]*)</td>", page) == ["1", "–", "0.250", "11", "0.555", "0.125"]
     assert "Training</h2>" not in render_report(trained, history=[])
+
+
+def test_who_took_part_and_what_the_clock_says_are_told() -> None:
+    def own(name: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "used": 9, "offline": 0, "late": 0, "failed": 0, "course": "u" * 9,
+                "simulated_s": 12.5, "sent_gb": 0.25, "eps_spent": 777.0, **more}  # fmt: skip
+
+    entries = [own("hospital-01"), own("<hospital-02>", used=5, offline=3, late=1, simulated_s=90.0, eps_spent="inf")]
+    found = summary() | {
+        "participation": {"offline": 3, "late": 1, "hospitals": entries},
+        "time": {"simulated_s": 18_432.0, "waited_for": {"hospital-01": 0.25, "<hospital-02>": 0.75}},
+    }
+    page = render_report(found, pictures={"participation": b"who"})
+    text = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+    assert "all rounds and probes take 5 h 07 min :" in text
+    assert "<hospital-02> held up 75.0% of them" in text
+    assert "offline 3 times and late 1 time;" in text
+    assert "<hospital-02> 5 3 1 0 1 min 30 s 75.0% 0.25 inf" in text
+    assert "hospital-01 9 0 0 0 12.5 s 25.0% 0.25 777" in text
+    assert page.count(base64.b64encode(b"who").decode()) == 1
+    alike = found | {"time": {"simulated_s": 1.0, "waited_for": {"hospital-01": 1.0, "<hospital-02>": 1.0}}}
+    assert "more than any other hospital" not in render_report(alike)
+    assert "simulated clock" not in render_report(summary())
+
+
+def test_durations_are_written_in_the_units_that_people_use() -> None:
+    seconds = (None, 0.0, 0.4249, 59.94, 59.96, 200, 3599.4, 3599.6, 18_432, 36_000_000)
+    assert [show_duration(value) for value in seconds] == [
+        "–", "0 s", "0.425 s", "59.9 s", "1 min 00 s", "3 min 20 s", "59 min 59 s", "1 h 00 min", "5 h 07 min",
+        "10,000 h 00 min",
+    ]  # fmt: skip

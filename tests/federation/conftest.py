@@ -12,6 +12,7 @@ import torch
 from hbdp_fed.data import Records, write_shard
 from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.client_app import make_client_app
+from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.engine import EngineSettings, Simulated, run_federation
 from hbdp_fed.federation.rounds import Listener
@@ -36,6 +37,7 @@ class Witness:
     probed: dict[int, list[ModelUpdate]] = field(default_factory=dict)
     reports: dict[int, list[RoundReport]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    attendances: list[Attendance] = field(default_factory=list)
     standings: dict[int, Standing] = field(default_factory=dict)
     answered_probes: list[int] = field(default_factory=list)
     ready: int = 0
@@ -57,6 +59,7 @@ class Witness:
                 on_update=lambda update: updates.setdefault(update.round, []).append(update),
                 on_report=lambda report: self.reports.setdefault(report.round, []).append(report),
                 on_failure=self.failures.append,
+                on_attendance=self.attendances.append,
             )
 
         def on_round(standing: Standing) -> None:

@@ -177,10 +177,14 @@ def test_failures_that_are_tolerated_are_told_and_charged(tmp_path: Path, capsys
     arguments = [*SMALL, "federation.on_failure=tolerate", f"federation.faults={faults}", f"run_dir={folder}"]
     assert main(arguments) == OK
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["participation"] == {
+    participation = summary["participation"]
+    assert [hospital["course"] for hospital in participation.pop("hospitals")] == ["uuuuu", "ufuuu", "uuuuf"]
+    assert participation == {
         "expected": 15,
         "completed": 13,
         "failed": 2,
+        "offline": 0,
+        "late": 0,
         "failures": [
             {"hospital": "hospital-02", "round": 2, "kind": "oversize"},
             {"hospital": "hospital-03", "round": 5, "kind": "empty"},
