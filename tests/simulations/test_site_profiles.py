@@ -162,7 +162,7 @@ def test_attacks_read_the_answers_that_are_there(tmp_path: Path, capsys: Any) ->
     [
         (["federation.profiles={nobody:{availability:0.5}}"], "no hospital 'nobody'; name default or: hospital-01, "),
         (["federation.profiles=[1]"], "federation.profiles: must be a mapping by name"),
-        (["federation.deadline_s=0"], "federation.deadline_s: must be positive simulated seconds or null, got 0"),
+        (["federation.deadline_s=0"], "federation.deadline_s: must be a positive number of simulated seconds or null"),
         (["federation.deadline_s=0.01"], "federation.deadline_s: round 1 cannot count: of its 4 hospitals 0 are"),
         (["federation.profiles={default:{availability:0.01}}"], "federation.profiles: round 1 cannot count: of its 4"),
         (
