@@ -14,7 +14,7 @@ from hbdp_fed.federation.aggregation import check as check_aggregation
 from hbdp_fed.federation.faults import FAULTS, NEED_PROCESSES
 from hbdp_fed.models import MODELS
 from hbdp_fed.privacy import ACCOUNTANTS
-from hbdp_fed.training import AUGMENTATIONS, PRECISIONS, SCHEDULES, resolve_device
+from hbdp_fed.training import AUGMENTATIONS, CORRECTIONS, NO_CORRECTION, PRECISIONS, SCHEDULES, resolve_device
 from simulations.adversary_plan import check_adversary
 from simulations.schema import FederationConfig, RunConfig, TrainingConfig
 
@@ -40,6 +40,7 @@ def check(config: RunConfig) -> None:
     _known("privacy.accountant", config.privacy.accountant, ACCOUNTANTS)
     _known("model", config.model.name, MODELS)
     _check_training(config.training)
+    _check_correction(config)
     _known("federation.weighting", config.federation.weighting, WEIGHTINGS)
     _check_server(config.federation)
     _check_answers(config)
@@ -70,6 +71,7 @@ def _check_training(training: TrainingConfig) -> None:
         ("loss", (AUTO, *LOSSES)),
         ("grad_mode", GRAD_MODES),
         ("precision", PRECISIONS),
+        ("correction", CORRECTIONS),
     ):
         _known(f"training.{key}", getattr(training, key), known)
     for key in ("momentum", "warmup", "ema_decay"):
@@ -89,6 +91,24 @@ def _check_training(training: TrainingConfig) -> None:
             "training.precision",
             f"{training.precision} needs training.grad_mode=hbdp; {training.grad_mode} takes float32 or float64",
         )
+
+
+def _check_correction(config: RunConfig) -> None:
+    """Control variates are read out of updates that are weighted sums of gradients, and out of their mean."""
+    training = config.training
+    if training.correction == NO_CORRECTION:
+        return
+    needed = (
+        ("training.optimizer", training.optimizer, "sgd", "its steps add up"),
+        ("training.weight_decay", training.weight_decay, 0, "which moves the weights besides gradients"),
+        ("training.proximal", training.proximal, 0, "which corrects local steps in another way"),
+        ("federation.aggregation", config.federation.aggregation, "mean", "the control variates' mean moves with it"),
+    )
+    for key, value, wanted, why in needed:
+        if value != wanted:
+            raise SettingError(
+                key, f"must be {wanted} with training.correction={training.correction}: {why}; got {value}"
+            )
 
 
 def _check_server(federation: FederationConfig) -> None:

@@ -283,6 +283,7 @@ def _local_settings(
         class_weights=None if training.class_weights is None else tuple(training.class_weights),
         multiplicity=training.multiplicity,
         proximal=training.proximal,
+        correction=training.correction,
         grad_mode=training.grad_mode,
         precision=training.precision,
         max_physical_batch=training.max_physical_batch,

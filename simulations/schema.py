@@ -209,6 +209,7 @@ class TrainingConfig:
     precision: str = "float32"
     max_physical_batch: int = 256
     proximal: float = 0.0
+    correction: str = "none"
 
 
 @dataclass

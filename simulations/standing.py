@@ -34,6 +34,8 @@ def write_standing(
     weights = {
         **_named("global", standing.weights),
         **_named("server", standing.server),
+        **_named("control", standing.control),
+        **_named("hospitals", simulated.arrays()),
         **{name: value for part, values in chosen.items() for name, value in _named(part, values).items()},
     }
     plain = {
@@ -65,9 +67,12 @@ def read_standing(
     plain = json.loads(read_facts(folder.standing_file)["standing"])
     weights = parts.pop("global")
     standing = Standing(
-        round=plain["round"], weights={name: weights[name] for name in like}, server=parts.pop("server", {})
+        round=plain["round"],
+        weights={name: weights[name] for name in like},
+        server=parts.pop("server", {}),
+        control=parts.pop("control", {}),
     )
-    simulated.restore(plain["hospitals"])
+    simulated.restore(plain["hospitals"], parts.pop("hospitals", {}))
     selection.restore(parts, plain["selection"], handed_out=standing.weights)
     return standing, Course.from_plain(plain["course"])
 

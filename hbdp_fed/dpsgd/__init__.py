@@ -11,6 +11,7 @@ from hbdp_fed.dpsgd.noise import (
     secure_noise,
     seeded_noise,
 )
+from hbdp_fed.dpsgd.optimizers import step_weights
 from hbdp_fed.dpsgd.record_gradients import clipped_record_gradients, flattened
 from hbdp_fed.dpsgd.sampling import poisson_batches
 from hbdp_fed.dpsgd.step import StepGradient, dp_sgd_gradient, make_summer
@@ -40,4 +41,5 @@ __all__ = [
     "record_losses",
     "secure_noise",
     "seeded_noise",
+    "step_weights",
 ]

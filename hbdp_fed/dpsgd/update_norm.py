@@ -23,6 +23,7 @@ def largest_update_norm(
     steps: int,
     start_norm: float,
     proximal: float = 0.0,
+    control_norm: float | None = None,
 ) -> float:
     """A bound on the Euclidean norm of a hospital's update of some steps, but for a chance of 2e-12 a step.
 
@@ -32,6 +33,7 @@ def largest_update_norm(
     Adam family divides by the root of its second moment, which is at least sqrt(1 - beta2) times any recent gradient,
     so that a coordinate moves by no more than about 1 / sqrt(1 - beta2) learning rates, whatever is clipped. Weight
     decay moves by its share of the weights, and FedProx's term pulls back by its share of the way made so far.
+    SCAFFOLD adds c - c_i to a gradient; c_i, a mean of the hospital's own noisy gradients, is no longer than one.
 
     Args:
         mechanism: The hospital's; its clipping norm may be infinite.
@@ -41,13 +43,15 @@ def largest_update_norm(
         steps: At least 1.
         start_norm: Euclidean norm of the weights before.
         proximal: mu of FedProx.
+        control_norm: Euclidean norm of SCAFFOLD's c, for ``sgd``; None where nothing is corrected.
 
     Returns:
         Positive; infinite for plain SGD without clipping.
     """
     rate, momentum = optimizer.learning_rate, optimizer.momentum
     if optimizer.name == "sgd":
-        longest = _longest_gradient(mechanism, num_records, num_parameters) / (1 - momentum)
+        own = _longest_gradient(mechanism, num_records, num_parameters)
+        longest = (own if control_norm is None else 2 * own + control_norm) / (1 - momentum)
         decay, pull = optimizer.weight_decay / (1 - momentum), proximal / (1 - momentum)
     else:
         # The weights of the gradients in a first moment add up to 1; NAdam's look-ahead to less than 2.

@@ -22,10 +22,11 @@ from hbdp_fed.federation.codec import (
     parse_request,
     reply_content,
 )
+from hbdp_fed.federation.control import HospitalControl
 from hbdp_fed.federation.faults import misbehave
 from hbdp_fed.federation.randomness import round_randomness
 from hbdp_fed.federation.settings import AppSettings, Site, resolved_settings
-from hbdp_fed.training import resolve_device, round_progress, train_locally
+from hbdp_fed.training import gradient_weights, resolve_device, round_progress, train_locally
 from hbdp_fed.types import ModelUpdate
 
 _PARTITION = "partition-id"
@@ -83,6 +84,8 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, state: Reco
     records = _own_records(site.shard)
     device = resolve_device(settings.device)
     randomness = round_randomness(settings, name, request.round, device)
+    progress = round_progress(request.round, rounds=settings.rounds, local_steps=settings.local_steps)
+    control = None if request.control is None else HospitalControl.begun(state, request.control, hospital=name)
     result = train_locally(
         architecture=request.architecture,
         weights=request.weights,
@@ -91,12 +94,17 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, state: Reco
         mechanism=mechanism,
         steps=request.steps,
         settings=settings.local,
-        progress=round_progress(request.round, rounds=settings.rounds, local_steps=settings.local_steps),
+        progress=progress,
         noise=randomness.noise,
         batch_generator=randomness.batches,
         augmentation_generator=randomness.augmentation,
         device=device,
+        added=None if control is None else control.added,
     )
+    if control is not None:
+        weight = sum(gradient_weights(settings.local, progress, request.steps))
+        tolerant = settings.on_failure == "tolerate"
+        control.keep(state, result.delta, round=request.round, weight=weight, may_be_lost=tolerant)
     update = ModelUpdate(hospital=name, round=request.round, delta=result.delta, num_records=len(records))
     report = RoundReport(
         hospital=name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,21 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 
 from hbdp_fed.types import ModelSpec, ModelUpdate, Weights
 
-_ARRAYS, _CONFIG, _METRICS, _FAILURE = "arrays", "config", "metrics", "failure"
+_ARRAYS, _CONFIG, _METRICS, _FAILURE, _CONTROL = "arrays", "config", "metrics", "failure", "control"
+_LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Control:
+    """What SCAFFOLD's server sends along with the weights (see :mod:`hbdp_fed.federation.control`).
+
+    Attributes:
+        c: The mean of the hospitals' control variates, float64 by parameter name.
+        lost: Hospitals whose last answer was not used, with its round.
+    """
+
+    c: Weights
+    lost: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -24,12 +38,14 @@ class TrainRequest:
         steps: How many of its planned DP-SGD steps the hospital shall take.
         architecture: The model to train.
         weights: The weights to start from, float32.
+        control: For corrected steps; None for plain ones, as in every probe.
     """
 
     round: int
     steps: int
     architecture: ModelSpec
     weights: Weights
+    control: Control | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,10 @@ def request_messages(request: TrainRequest, node_ids: Iterable[int]) -> Iterator
             ),
         }
     )
+    if request.control is not None:
+        lost = request.control.lost
+        content[_CONTROL] = to_arrays(request.control.c)
+        content[_LOST] = ConfigRecord({"hospitals": list(lost), "rounds": list(lost.values())})
     for node_id in node_ids:
         yield Message(content, node_id, MessageType.TRAIN, group_id=str(request.round))
 
@@ -102,7 +122,17 @@ def parse_request(message: Message) -> TrainRequest:
         steps=int(config["steps"]),  # type: ignore[arg-type]
         architecture=ModelSpec.from_json(str(config["architecture"])),
         weights=from_arrays(message.content.array_records[_ARRAYS]),
+        control=_parse_control(message.content),
     )
+
+
+def _parse_control(content: RecordDict) -> Control | None:
+    if _CONTROL not in content.array_records:
+        return None
+    lost = content.config_records[_LOST]
+    names: list[str] = list(lost["hospitals"])  # type: ignore[arg-type]
+    rounds: list[int] = list(lost["rounds"])  # type: ignore[arg-type]
+    return Control(c=from_arrays(content.array_records[_CONTROL]), lost=dict(zip(names, rounds, strict=True)))
 
 
 def identity_content(*, hospital: str) -> RecordDict:

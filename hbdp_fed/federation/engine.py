@@ -12,13 +12,16 @@ from typing import Any
 from flwr.app import ConfigRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+from torch import Tensor
 
 from hbdp_fed.errors import unknown_choice
 from hbdp_fed.federation.cluster import LOCAL, ClusterSettings, cluster
+from hbdp_fed.federation.codec import from_arrays, to_arrays
 from hbdp_fed.federation.faults import DUPLICATE
 from hbdp_fed.federation.inprocess import play_in_process
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.simulated_grid import run_simulated
+from hbdp_fed.types import Weights
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,28 @@ class Simulated:
         return cls(states=[RecordDict() for _ in settings.sites], twice=twice)
 
     def to_plain(self) -> list[dict[str, dict[str, Any]]]:
-        """What the hospitals keep, as plain JSON values."""
+        """What the hospitals keep, as plain JSON values, but for arrays."""
         return [{name: dict(record) for name, record in state.config_records.items()} for state in self.states]
 
-    def restore(self, value: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
-        """Give the hospitals back what :meth:`to_plain` wrote down."""
+    def arrays(self) -> Weights:
+        """The arrays that the hospitals keep, by ``<place of the hospital>/<record>/<name>``."""
+        return {
+            f"{place}/{record}/{name}": value
+            for place, state in enumerate(self.states)
+            for record, arrays in state.array_records.items()
+            for name, value in from_arrays(arrays).items()
+        }
+
+    def restore(self, value: Sequence[Mapping[str, Mapping[str, Any]]], arrays: Weights | None = None) -> None:
+        """Give the hospitals back what :meth:`to_plain` and :meth:`arrays` wrote down."""
         for place, records in enumerate(value):
             self.states[place] = RecordDict({name: ConfigRecord(dict(record)) for name, record in records.items()})
+        found: dict[tuple[int, str], dict[str, Tensor]] = {}
+        for key, tensor in (arrays or {}).items():
+            number, record, name = key.split("/", 2)
+            found.setdefault((int(number), record), {})[name] = tensor
+        for (place, record), tensors in found.items():
+            self.states[place][record] = to_arrays(tensors)
 
 
 def _ray(server_app: ServerApp, client_app: ClientApp, simulated: Simulated, engine: EngineSettings) -> None:

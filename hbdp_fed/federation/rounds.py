@@ -16,7 +16,7 @@ from hbdp_fed.federation.codec import RoundReport, TrainRequest, request_message
 from hbdp_fed.federation.roster import Roster
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.seeding import generator
-from hbdp_fed.types import ModelUpdate, UpdateTap
+from hbdp_fed.types import ModelUpdate, UpdateTap, Weights
 
 
 def _unheard(attendance: Attendance) -> None:
@@ -138,7 +138,7 @@ class RoundTable:
 
     def _expected(self, request: TrainRequest, hospitals: Sequence[str]) -> Expected:
         asked = set(hospitals)
-        start = float(torch.stack([value.double().norm() for value in request.weights.values()]).norm())
+        start = _norm(request.weights)
         size = _size(request)
         return Expected(
             round=request.round,
@@ -153,6 +153,7 @@ class RoundTable:
                     steps=request.steps,
                     start_norm=start,
                     proximal=self._settings.local.proximal,
+                    control_norm=None if request.control is None else _norm(request.control.c),
                 )
                 for site in self._settings.sites
                 if site.plan.name in asked
@@ -163,3 +164,8 @@ class RoundTable:
 def _size(request: TrainRequest) -> int:
     """Numbers in the model that travels."""
     return sum(value.numel() for value in request.weights.values())
+
+
+def _norm(weights: Weights) -> float:
+    """The Euclidean norm of all of them together."""
+    return float(torch.stack([value.double().norm() for value in weights.values()]).norm())

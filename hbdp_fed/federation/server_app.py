@@ -9,11 +9,13 @@ from flwr.app import Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
 from hbdp_fed.federation.codec import TrainRequest, from_arrays, to_arrays
+from hbdp_fed.federation.control import ServerControl
 from hbdp_fed.federation.roster import call_roll
 from hbdp_fed.federation.rounds import Listener, RoundTable
 from hbdp_fed.federation.server_step import ServerStep
 from hbdp_fed.federation.settings import AppSettings, resolved_settings
 from hbdp_fed.federation.strategy import PrivateFedAvg
+from hbdp_fed.training import SCAFFOLD
 from hbdp_fed.types import ModelSpec, Weights
 
 _ROLL_CALL_TIMEOUT_S = 300.0
@@ -27,11 +29,13 @@ class Standing:
         round: The last training round that is done; 0 before the first.
         weights: The global weights after it, float64.
         server: The state of the server's optimiser, by name; empty where it has none.
+        control: The state of SCAFFOLD's server (see :mod:`hbdp_fed.federation.control`); empty where steps are plain.
     """
 
     round: int
     weights: Weights
     server: Weights = field(default_factory=dict)
+    control: Weights = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,10 @@ def _train(
     hooks: ServerHooks,
 ) -> Weights:
     server_step = ServerStep(settings.server, rounds=settings.rounds, state=start.server)
+    control = None
+    if settings.local.correction == SCAFFOLD:
+        shares = settings.shares_of(settings.hospitals)
+        control = ServerControl(shares, like=start.weights, state=start.control)
     strategy = PrivateFedAvg(
         table=table,
         settings=settings,
@@ -102,6 +110,7 @@ def _train(
         server_step=server_step,
         rounds_before=start.round,
         listener=hooks.training,
+        control=control,
     )
     latest = start.weights
 
@@ -109,7 +118,8 @@ def _train(
         nonlocal latest
         latest = from_arrays(arrays)  # type: ignore[arg-type]
         if server_round > 0 or start.round == 0:
-            hooks.on_round(Standing(start.round + server_round, latest, server_step.state))
+            kept = {} if control is None else control.state
+            hooks.on_round(Standing(start.round + server_round, latest, server_step.state, kept))
         return None
 
     strategy.start(

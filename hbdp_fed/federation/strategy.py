@@ -12,10 +12,12 @@ from flwr.serverapp.strategy import Strategy
 from hbdp_fed.federation.aggregation import combine
 from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import TrainRequest, from_arrays, to_arrays
+from hbdp_fed.federation.control import ServerControl
 from hbdp_fed.federation.rounds import Listener, RoundTable, participants
 from hbdp_fed.federation.server_step import ServerStep
 from hbdp_fed.federation.settings import AppSettings
-from hbdp_fed.types import ModelSpec, Weights
+from hbdp_fed.training import gradient_weights, round_progress
+from hbdp_fed.types import ModelSpec, ModelUpdate, Weights
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class PrivateFedAvg(Strategy):
         server_step: What moves the global weights by the mean of the updates.
         rounds_before: How many rounds are done already: Flower counts from 1.
         listener: Who is told of the answers.
+        control: SCAFFOLD's c; None where local steps are not corrected.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class PrivateFedAvg(Strategy):
         server_step: ServerStep,
         rounds_before: int,
         listener: Listener,
+        control: ServerControl | None = None,
     ) -> None:
         self._table = table
         self._settings = settings
@@ -50,6 +54,7 @@ class PrivateFedAvg(Strategy):
         self._server_step = server_step
         self._rounds_before = rounds_before
         self._listener = listener
+        self._control = control
         self._global: Weights = {}
 
     def configure_train(
@@ -66,9 +71,14 @@ class PrivateFedAvg(Strategy):
         """Move the global weights by what the aggregation rule makes of the updates."""
         request = self._request(server_round)
         attending = self._attendance(request)
-        updates = self._table.hear(request, attending, replies, self._listener)
+        updates: Iterable[ModelUpdate] = self._table.hear(request, attending, replies, self._listener)
+        if self._control is not None:
+            updates = self._control.noting(updates)
         # Shares of those that were planned with: the mean leaves out whoever is not there, as whoever failed.
         combined = combine(updates, self._settings.aggregation, self._settings.shares_of(attending.planned))
+        if self._control is not None:
+            weight = self._weight(request.round)
+            self._control.take(combined, asked=attending.present, round=request.round, weight=weight)
         return to_arrays(self._server_step.take(self._global, combined, round=request.round)), None
 
     def configure_evaluate(
@@ -93,9 +103,16 @@ class PrivateFedAvg(Strategy):
             steps=self._settings.local_steps,
             architecture=self._architecture,
             weights=self._global,
+            control=None if self._control is None else self._control.sent,
         )
 
     def _attendance(self, request: TrainRequest) -> Attendance:
         settings = self._settings
         planned = participants(settings.seed, request.round, settings.hospitals, settings.participation)
         return self._table.attendance(request, planned, deadline_s=settings.deadline_s)
+
+    def _weight(self, number: int) -> float:
+        """By how much a hospital's gradients of this round move its weights in all."""
+        rounds, steps = self._settings.rounds, self._settings.local_steps
+        progress = round_progress(number, rounds=rounds, local_steps=steps)
+        return sum(gradient_weights(self._settings.local, progress, steps))

@@ -35,6 +35,8 @@ class LocalSettings:
         max_physical_batch: Rows (views of records) differentiated at once, at least 1; bounds memory.
         proximal: mu of FedProx (Li et al. 2020, arXiv 1812.06127), at least 0: mu/2 times the squared distance from the
             weights that were received is added to the loss, after the noise, since no record has a part in it.
+        correction: One of :data:`hbdp_fed.training.CORRECTIONS`; ``scaffold`` needs the optimiser ``sgd``, no weight
+            decay and no proximal term.
     """
 
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -47,6 +49,7 @@ class LocalSettings:
     precision: str = "float32"
     max_physical_batch: int = 256
     proximal: float = 0.0
+    correction: str = "none"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class LocalStep:
         images: (b * K, C, *spatial), their views.
         labels: Of the views.
         weights: What the gradient was computed at, by parameter name; they move on in place when the watcher returns.
-        gradient: The noisy mean gradient, float64 by parameter name.
+        gradient: The noisy mean gradient, float64 by parameter name, before any correction.
     """
 
     members: Tensor
@@ -104,6 +107,7 @@ def train_locally(
     augmentation_generator: torch.Generator,
     device: torch.device,
     watch: Callable[[LocalStep], None] | None = None,
+    added: Weights | None = None,
 ) -> LocalResult:
     """Take ``steps`` DP-SGD steps from ``weights`` on a hospital's records.
 
@@ -125,6 +129,7 @@ def train_locally(
         augmentation_generator: A CPU generator for the views of records.
         device: Where to compute.
         watch: Called at every step, before the weights move.
+        added: What is added to every noisy gradient, by parameter name (see :mod:`hbdp_fed.training.correction`).
 
     Raises:
         SettingError: if a name in ``settings`` is unknown.
@@ -132,7 +137,7 @@ def train_locally(
     precision = precision_called(settings.precision)
     model = build_model(architecture).to(device=device, dtype=precision.parameters).train()
     load_weights(model, weights)
-    moving = _Moving.from_model(model)
+    moving = _Moving.from_model(model, {name: value.to(device) for name, value in (added or {}).items()})
     optimizer = build_optimizer(list(moving.masters.values()), optimizer_at(settings, progress.after(0)))
     summer = make_summer(
         model,
@@ -185,17 +190,20 @@ class _Moving:
         start: As they were received, float64.
         masters: As the optimiser has moved them, float64.
         followers: The model's own, rounded from the masters.
+        added: What is added to every gradient, float64; empty for nothing.
     """
 
     start: Weights
     masters: Weights
     followers: Mapping[str, nn.Parameter]
+    added: Weights
 
     @classmethod
-    def from_model(cls, model: nn.Module) -> _Moving:
+    def from_model(cls, model: nn.Module, added: Weights) -> _Moving:
         followers = dict(model.named_parameters())
         start = {name: value.detach().double().clone() for name, value in followers.items()}
-        return cls(start=start, masters={name: value.clone() for name, value in start.items()}, followers=followers)
+        masters = {name: value.clone() for name, value in start.items()}
+        return cls(start=start, masters=masters, followers=followers, added=added)
 
     def take(
         self, gradient: Weights, optimizer: torch.optim.Optimizer, *, learning_rate: float, proximal: float
@@ -205,6 +213,8 @@ class _Moving:
             own = gradient.get(name)
             if own is not None and proximal:
                 own = own + proximal * (master - self.start[name])
+            if own is not None and self.added:
+                own = own + self.added[name]
             master.grad = own
         for group in optimizer.param_groups:
             group["lr"] = learning_rate

@@ -21,8 +21,8 @@ from hbdp_fed.adversary.worst_case import (
     MembershipInference,
     log_likelihood_ratios,
     participation_law,
-    step_weights,
 )
+from hbdp_fed.dpsgd import step_weights
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import CandidateObservation, ThreatModel
 

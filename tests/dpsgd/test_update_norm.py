@@ -82,3 +82,33 @@ def test_the_noise_alone_exceeds_its_share_next_to_never() -> None:
     source = seeded_noise(draw)
     lengths = [float(noise_like(torch.empty(SIZE), std=2.0, source=source).norm()) / 1e-9 for _ in range(200)]
     assert max(lengths) < found < 1.5 * max(lengths)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("sigma", [0.0, 0.5])
+def test_no_corrected_update_is_longer_and_the_longest_comes_within_a_rounding(momentum: float, sigma: float) -> None:
+    """Every gradient as long as it can be, the hospital's control variate against it, everybody's along it."""
+    mechanism = DpSgdParams(noise_multiplier=sigma, max_grad_norm=0.7, sample_rate=1.0, steps=STEPS)
+    optimizer = OptimizerSettings("sgd", 0.1, momentum)
+    draw = generator(0, "corrected")
+    direction = torch.randn(SIZE, generator=draw, dtype=torch.float64)
+    direction /= direction.norm()
+
+    def gradient(sign: float) -> torch.Tensor:
+        noise = torch.randn(SIZE, generator=draw, dtype=torch.float64) * sigma * 0.7
+        return (sign * 0.7 * RECORDS * direction + noise) / RECORDS
+
+    own = torch.stack([gradient(-1.0) for _ in range(STEPS)]).mean(dim=0)
+    weights = torch.zeros(SIZE, dtype=torch.float64)
+    step = build_optimizer([weights], optimizer)
+    for _ in range(STEPS):
+        weights.grad = gradient(1.0) - own + 3.0 * direction
+        step.step()
+    allowed = largest_update_norm(
+        mechanism, optimizer, num_records=RECORDS, num_parameters=SIZE, steps=STEPS, start_norm=0.0, control_norm=3.0
+    )
+    found = float(weights.norm())
+    assert found <= allowed * (1 + 1e-12)
+    if momentum == sigma == 0:
+        assert found == pytest.approx(allowed, rel=1e-12)
+        assert allowed == pytest.approx(0.1 * STEPS * (0.7 + 0.7 + 3.0), rel=1e-12)

@@ -2,12 +2,11 @@
 
 from hbdp_fed.adversary.worst_case.attacks import CandidateMatching, MembershipInference
 from hbdp_fed.adversary.worst_case.likelihood import log_likelihood_ratios
-from hbdp_fed.adversary.worst_case.participation import participation_law, step_weights
+from hbdp_fed.adversary.worst_case.participation import participation_law
 
 __all__ = [
     "CandidateMatching",
     "MembershipInference",
     "log_likelihood_ratios",
     "participation_law",
-    "step_weights",
 ]

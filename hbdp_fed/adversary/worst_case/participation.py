@@ -14,24 +14,6 @@ _EQUAL = 1e-6
 """Values that differ by less than this share of the largest one are merged."""
 
 
-def step_weights(rates: Sequence[float], *, momentum: float) -> list[float]:
-    """By how much each step's gradient moves the weights in all, for SGD with momentum started anew.
-
-    The velocity is v_s = sum over t <= s of momentum^(s-t) g_t and step s moves the weights by -rate_s v_s, so that
-    gradient t has moved them by -c_t g_t in the end, with c_t = sum over s >= t of rate_s momentum^(s-t).
-
-    Args:
-        rates: The learning rate of each step, positive.
-        momentum: In [0, 1).
-    """
-    weights: list[float] = []
-    tail = 0.0
-    for rate in reversed(rates):
-        tail = rate + momentum * tail
-        weights.append(tail)
-    return weights[::-1]
-
-
 def participation_law(weights: Sequence[float], sample_rate: float) -> tuple[Tensor, Tensor]:
     """The law of sum over steps of c_t b_t with independent b_t ~ Bernoulli(q): how strongly a record counts.
 

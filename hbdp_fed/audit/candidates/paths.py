@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from hbdp_fed.adversary.worst_case import step_weights
 from hbdp_fed.audit.replay import SimulatedTraining, replay_round
-from hbdp_fed.training import LocalStep, optimizer_at, round_progress
+from hbdp_fed.training import LocalStep, gradient_weights, round_progress
 from hbdp_fed.types import DpSgdParams, Weights
 
 
@@ -90,8 +89,7 @@ def hospital_paths(
 def learning_weights(training: SimulatedTraining, number: int) -> list[float]:
     """How much each step of a round moved the weights in all, for the optimiser ``sgd`` or a single step."""
     progress = round_progress(number, rounds=training.rounds, local_steps=training.local_steps)
-    rates = [optimizer_at(training.local, progress.after(step)).learning_rate for step in range(training.local_steps)]
-    return step_weights(rates, momentum=training.local.optimizer.momentum)
+    return gradient_weights(training.local, progress, training.local_steps)
 
 
 def step_variance(mechanism: DpSgdParams) -> float:
