@@ -11,7 +11,7 @@ from hbdp_fed.adversary import ATTACKS, SURFACES, build_attack
 from hbdp_fed.audit.candidates import LINEAR
 from hbdp_fed.data import ImageDataset
 from hbdp_fed.errors import SettingError, unknown_choice
-from hbdp_fed.training import LocalSettings
+from hbdp_fed.training import NO_CORRECTION, LocalSettings
 from simulations.schema import AdversaryConfig, RunConfig
 
 AUTO, NONE = "auto", "none"
@@ -180,6 +180,13 @@ def _obstacle(
         return "federation.participation", f"must be 1 for {name}, which takes every hospital for part of every round"
     if config.federation.checkpoints != 0:
         return "federation.checkpoints", f"must be 0 (all kept) for {name}, which is about every round"
+    if local.correction != NO_CORRECTION and set(config.adversary.surfaces) & {"aggregate", "global_model"}:
+        # What was added to whose gradients is read out of single updates, and the server tells everybody c besides.
+        return (
+            "adversary.surfaces",
+            f"must be gradient or update for {name} with training.correction={local.correction}: who sees only means "
+            "does not know the hospitals' control variates",
+        )
     # Steps are seen by taking them again, noise included: a single one, too.
     if "gradient" in config.adversary.surfaces and config.privacy.secure_noise:
         return (

@@ -15,7 +15,9 @@ from hbdp_fed.audit.candidates import CandidateGame, Played, draw_game, play_rou
 from hbdp_fed.data import Records
 from hbdp_fed.models import read_weights
 from hbdp_fed.seeding import generator
+from hbdp_fed.training import NO_CORRECTION
 from hbdp_fed.types import ALL_HOSPITALS, Surface, Weights
+from simulations.controls import RecordedRounds
 from simulations.prepare import Prepared
 from simulations.run_folder import RunFolder
 from simulations.schema import AdversaryConfig
@@ -32,6 +34,7 @@ class GamesTask:
         folder: The run's.
         rounds: Which training rounds are seen, ascending.
         at_once: Whether all of them are one release: only the last model is seen.
+        corrected: Tells what was added to gradients, where local steps were corrected.
     """
 
     training: SimulatedTraining
@@ -40,17 +43,22 @@ class GamesTask:
     folder: Path
     rounds: tuple[int, ...]
     at_once: bool
+    corrected: RecordedRounds | None = None
 
     def __call__(self) -> PlayedGames:
         """Play."""
         started = time.perf_counter()
+        training = self.training
+        if self.corrected is not None:
+            names = [plan.name for plan in training.plans]
+            training = replace(training, added=self.corrected.added(names, self.rounds))
         if self.surface == "gradient":
             played = []
             for hospital, (game, pool) in self.games.items():
                 sent = {number: (self._global(number - 1), self._update(number, hospital)) for number in self.rounds}
-                played.append(play_steps(self.training, hospital, sent, game, pool))
+                played.append(play_steps(training, hospital, sent, game, pool))
         else:
-            played = play_rounds(self.training, self.surface, self._sent(), self.games)
+            played = play_rounds(training, self.surface, self._sent(), self.games)
         return PlayedGames(tuple(played), time.perf_counter() - started)
 
     def _sent(self) -> Mapping[tuple[int, ...], tuple[Weights, Mapping[str, Weights]]]:
@@ -114,14 +122,29 @@ def games_tasks(
     attacked = list(adversary.hospitals) or [plan.name for plan in prepared.plans]
     games = {name: _game(prepared, adversary, name, share_of=len(attacked)) for name in rounds}
     at_once = surface == "global_model" and adversary.only_last_model
+    corrected = _corrected(training, folder)
     if surface in ("aggregate", "global_model"):
         # Whoever sees the last model alone knows the first one, too: everybody can compute that.
         seen = range(1, prepared.hyper.rounds + 1) if at_once else next(iter(rounds.values()))
         return [GamesTask(training, surface, games, folder.path, tuple(seen), at_once)]
     return [
-        GamesTask(_alone(training, name), surface, {name: game}, folder.path, tuple(rounds[name]), False)
+        GamesTask(_alone(training, name), surface, {name: game}, folder.path, tuple(rounds[name]), False, corrected)
         for name, game in games.items()
     ]
+
+
+def _corrected(training: SimulatedTraining, folder: RunFolder) -> RecordedRounds | None:
+    """Where to learn what was added to gradients; None where nothing was."""
+    if training.local.correction == NO_CORRECTION:
+        return None
+    return RecordedRounds(
+        observations=folder.observations,
+        shares={plan.name: share for plan, share in zip(training.plans, training.shares, strict=True)},
+        silent=folder.failed(),
+        local=training.local,
+        rounds=training.rounds,
+        local_steps=training.local_steps,
+    )
 
 
 def _alone(training: SimulatedTraining, hospital: str) -> SimulatedTraining:

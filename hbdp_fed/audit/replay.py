@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,15 @@ from torch import Tensor
 from hbdp_fed.data.contract import Records, as_floats
 from hbdp_fed.dpsgd import poisson_batches, seeded_noise
 from hbdp_fed.seeding import augmentation_stream, batch_stream, generator, noise_stream
-from hbdp_fed.training import LocalResult, LocalSettings, LocalStep, round_progress, train_locally, views
+from hbdp_fed.training import (
+    NO_CORRECTION,
+    LocalResult,
+    LocalSettings,
+    LocalStep,
+    round_progress,
+    train_locally,
+    views,
+)
 from hbdp_fed.types import HospitalPlan, ModelSpec, Weights
 
 
@@ -29,6 +37,7 @@ class SimulatedTraining:
         records: What each of them holds, in the same order.
         shares: Each one's weight in the mean of updates; they add up to 1.
         device: Where the hospitals computed.
+        added: By hospital and round, what was added to each of its gradients, where ``local`` corrects steps.
     """
 
     seed: int
@@ -40,6 +49,15 @@ class SimulatedTraining:
     records: tuple[Records, ...]
     shares: tuple[float, ...]
     device: torch.device
+    added: Mapping[tuple[str, int], Weights] = field(default_factory=dict)
+
+    def added_to(self, hospital: str, number: int) -> Weights | None:
+        """What was added to each gradient of a hospital in a training round; None where nothing was.
+
+        Raises:
+            KeyError: if steps were corrected and nobody says how.
+        """
+        return None if self.local.correction == NO_CORRECTION else self.added[hospital, number]
 
     def index(self, hospital: str) -> int:
         """Where the hospital called so stands in ``plans`` and ``records``."""
@@ -82,6 +100,7 @@ def replay_round(
         augmentation_generator=augmentation_stream(seed, name, number),
         device=device,
         watch=watch,
+        added=training.added_to(name, number),
     )
 
 

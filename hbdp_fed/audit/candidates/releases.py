@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from hbdp_fed.adversary.threat_models import WORST_CASE
 from hbdp_fed.adversary.worst_case import participation_law
@@ -113,13 +114,13 @@ def play_rounds(
             for name in games:
                 paths = hospital_paths(training, {name: 1.0}, rounds, before, changes[name])
                 change = _linear(training, changes[name], before, rounds[0])
-                found[name].append(_seen(training, name, {name: 1.0}, paths, change, games[name]))
+                found[name].append(_seen(training, name, {name: 1.0}, paths, change, games[name], rounds))
         else:
             shares = {plan.name: share for plan, share in zip(training.plans, training.shares, strict=True)}
             change = next(iter(changes.values()))
             paths = hospital_paths(training, shares, rounds, before, change)
             for name in games:
-                found[name].append(_seen(training, name, shares, paths, change, games[name]))
+                found[name].append(_seen(training, name, shares, paths, change, games[name], rounds))
     steps = sum(len(rounds) for rounds in sent) * training.local_steps
     return [
         _played(
@@ -141,6 +142,7 @@ def _seen(
     paths: Mapping[str, Sequence[Point]],
     change: Weights,
     game: tuple[CandidateGame, Records],
+    rounds: Sequence[int],
 ) -> Seen:
     """One release against one hospital's targets, in units of that hospital's clipped sums."""
     index = training.index(hospital)
@@ -155,12 +157,15 @@ def _seen(
         other = training.plans[training.index(name)]
         scale = unit * shares[name] / other.expected_batch
         gradients = own if name == hospital else Gradients(training, other.mechanism)
+        added = _added(training, name, rounds, own)
         for point in points:
             gradients.move_to(point.weights)
             left -= point.weight * scale * gradients.total(point.images, point.labels)
             if decay:
                 here = flattened(point.weights, own.model).to(left.device)
                 left -= decay * point.weight * unit * shares[name] * here
+            if added:
+                left -= point.weight * unit * shares[name] * added[point.round]
             variance += (point.weight * scale) ** 2 * step_variance(other.mechanism)
             if name == hospital:
                 release.add(point.members, point.images, point.labels, weight=point.weight, stream=stream)
@@ -181,6 +186,12 @@ def _linear(training: SimulatedTraining, change: Weights, before: Weights, numbe
     settings = optimizer_at(training.local, progress.after(0))
     gradient = first_gradient(change, weights, settings)
     return {name: -settings.learning_rate * value for name, value in gradient.items()}
+
+
+def _added(training: SimulatedTraining, hospital: str, rounds: Sequence[int], own: Gradients) -> list[Tensor]:
+    """What was added to each gradient of the hospital in each of the rounds, which is no secret; empty for nothing."""
+    found = [training.added_to(hospital, number) for number in rounds]
+    return [flattened(added, own.model).double().to(training.device) for added in found if added is not None]
 
 
 def _decay(training: SimulatedTraining) -> float:
