@@ -67,16 +67,27 @@ class QuorumLost(RuntimeError):
         round: Which round.
         used: How many answers could be used.
         asked: How many hospitals the round was planned with.
-        needed: ``federation.min_hospitals``, or all of those where they are fewer.
+        needed: How many of them have to answer.
         offline: How many of them could not be reached.
         late: How many of them would have answered after the deadline.
+        who: Who asks for so many.
     """
 
-    def __init__(self, *, round: int, used: int, asked: int, needed: int, offline: int = 0, late: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        round: int,
+        used: int,
+        asked: int,
+        needed: int,
+        offline: int = 0,
+        late: int = 0,
+        who: str = "federation.min_hospitals",
+    ) -> None:
         absent = f" ({offline} offline, {late} late)" if offline or late else ""
         super().__init__(
             f"round {round}: only {used} of the {asked} hospitals that were to take part gave an answer that can be "
-            f"used{absent}, and federation.min_hospitals asks for {needed}"
+            f"used{absent}, and {who} asks for {needed}"
         )
         self.round = round
 

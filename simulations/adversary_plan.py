@@ -12,9 +12,13 @@ from hbdp_fed.audit.candidates import LINEAR
 from hbdp_fed.data import ImageDataset
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.training import NO_CORRECTION, LocalSettings
+from hbdp_fed.types import Surface
 from simulations.schema import AdversaryConfig, RunConfig
 
 AUTO, NONE = "auto", "none"
+
+ALONE: tuple[Surface, ...] = ("gradient", "update")
+"""The surfaces that show hospitals one by one."""
 
 PLANTED = ("imprint", "trap_weights")
 _PLANTED_TASKS = ("binary", "multiclass")
@@ -61,6 +65,19 @@ def asked_for(wanted: Any) -> list[str]:
     if len(words) > 1 and {AUTO, NONE} & set(words):
         raise SettingError("adversary.attack", f"{AUTO} and {NONE} stand alone, got {', '.join(words)}")
     return words
+
+
+def surfaces_seen(adversary: AdversaryConfig, *, secure: bool) -> tuple[Surface, ...]:
+    """What the adversary sees: what ``adversary.surfaces`` says, which is one word or a list of them.
+
+    Args:
+        adversary: Its settings.
+        secure: Whether updates are summed securely; ``auto`` is then the sum, and otherwise every hospital's gradients.
+    """
+    words = [adversary.surfaces] if isinstance(adversary.surfaces, str) else list(adversary.surfaces)
+    if words == [AUTO]:
+        return ("aggregate",) if secure else ("gradient",)
+    return tuple(words)
 
 
 def plan_attacks(config: RunConfig, dataset: ImageDataset, local: LocalSettings, *, steps: int) -> AttackPlan:
@@ -114,18 +131,18 @@ def observed_rounds(adversary: AdversaryConfig, *, rounds: int, cost_of_round: f
     return tuple(number for number in last if not training or number in training)
 
 
-def check_adversary(adversary: AdversaryConfig) -> None:
+def check_adversary(adversary: AdversaryConfig, *, secure: bool = False) -> None:
     """What can be checked without data.
+
+    Args:
+        adversary: Its settings.
+        secure: Whether updates are summed securely.
 
     Raises:
         SettingError: naming the key and what it accepts.
     """
     asked_for(adversary.attack)
-    for surface in adversary.surfaces:
-        if surface not in SURFACES:
-            raise unknown_choice("adversary.surfaces", surface, SURFACES)
-    if not adversary.surfaces or len(set(adversary.surfaces)) < len(adversary.surfaces):
-        raise SettingError("adversary.surfaces", f"must be different ones of: {', '.join(SURFACES)}")
+    surfaces = _checked_surfaces(adversary, secure=secure)
     for key, least in (("probes", 0), ("bins", 2), ("candidates", 2), ("targets", 1)):
         value = getattr(adversary, key)
         if value < least:
@@ -140,8 +157,27 @@ def check_adversary(adversary: AdversaryConfig) -> None:
         )
     if not 0 < adversary.prior < 1:
         raise SettingError("adversary.prior", f"must lie strictly between 0 and 1, got {adversary.prior:g}")
-    if adversary.only_last_model and "global_model" not in adversary.surfaces:
+    if adversary.only_last_model and "global_model" not in surfaces:
         raise SettingError("adversary.only_last_model", "is about the surface global_model: add it to surfaces")
+
+
+def _checked_surfaces(adversary: AdversaryConfig, *, secure: bool) -> tuple[Surface, ...]:
+    if not isinstance(adversary.surfaces, str | list | tuple):
+        raise unknown_choice("adversary.surfaces", str(adversary.surfaces), (AUTO, *SURFACES))
+    surfaces = surfaces_seen(adversary, secure=secure)
+    for surface in surfaces:
+        if surface not in SURFACES:
+            raise unknown_choice("adversary.surfaces", str(surface), (AUTO, *SURFACES))
+    if not surfaces or len(set(surfaces)) < len(surfaces):
+        raise SettingError("adversary.surfaces", f"must be different ones of: {', '.join(SURFACES)}")
+    alone = [surface for surface in surfaces if surface in ALONE]
+    if secure and alone:
+        raise SettingError(
+            "adversary.surfaces",
+            f"{' and '.join(alone)} cannot be seen under federation.secure_aggregation, which shows nobody a single "
+            "hospital's update; choose aggregate, global_model or both, or auto",
+        )
+    return surfaces
 
 
 def check_hospitals(wanted: Sequence[str], known: Sequence[str]) -> None:
@@ -188,7 +224,8 @@ def _obstacle(
             "does not know the hospitals' control variates",
         )
     # Steps are seen by taking them again, noise included: a single one, too.
-    if "gradient" in config.adversary.surfaces and config.privacy.secure_noise:
+    seen = surfaces_seen(config.adversary, secure=config.federation.secure_aggregation)
+    if "gradient" in seen and config.privacy.secure_noise:
         return (
             "privacy.secure_noise",
             f"leaves no way to take the single steps of {name}'s surface gradient again: "
@@ -208,7 +245,7 @@ def _obstacle_of_public(name: str, dataset: ImageDataset) -> tuple[str, str] | N
 
 def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) -> tuple[str, str] | None:
     """Where optimisers make more of updates than a sum."""
-    surfaces = set(config.adversary.surfaces)
+    surfaces = set(surfaces_seen(config.adversary, secure=config.federation.secure_aggregation))
     means = surfaces & {"aggregate", "global_model"}
     if means and local.optimizer.name != LINEAR:
         verb = "need" if len(means) > 1 else "needs"

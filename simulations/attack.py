@@ -74,7 +74,7 @@ def _attack(settings: AttackConfig, console: Console) -> int:
     source = RunFolder(Path(settings.run).expanduser().resolve())
     config = typed(composed_of(source, key="run"))
     with _own_keys():
-        adversary = _adversary(config.adversary, settings)
+        adversary = _adversary(config.adversary, settings, secure=config.federation.secure_aggregation)
     console.print(f"reading {config.data.name}", soft_wrap=True)
     prepared = prepare(config)
     with _own_keys():
@@ -102,12 +102,12 @@ def _attack(settings: AttackConfig, console: Console) -> int:
     return OK
 
 
-def _adversary(own: AdversaryConfig, settings: AttackConfig) -> AdversaryConfig:
+def _adversary(own: AdversaryConfig, settings: AttackConfig, *, secure: bool) -> AdversaryConfig:
     """The run's settings with those that were given in their place."""
     names = {item.name for item in fields(AdversaryConfig)} - {"attack"}
     given = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name in names}
     adversary = replace(own, **{name: value for name, value in given.items() if value is not None})
-    check_adversary(adversary)
+    check_adversary(adversary, secure=secure)
     return adversary
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbdp_fed.adversary import ATTACKS, build_attack, recorded_names, save_reconstruction
+from hbdp_fed.adversary import ATTACKS, build_attack, record_scales, recorded_names, save_reconstruction
 from hbdp_fed.audit import (
     Column,
     Criterion,
@@ -36,7 +36,7 @@ from hbdp_fed.federation.parallel import run_tasks
 from hbdp_fed.privacy import relaxed_coherent
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import ALL_HOSPITALS, Reconstruction, Surface
-from simulations.adversary_plan import attack_settings
+from simulations.adversary_plan import ALONE, attack_settings, surfaces_seen
 from simulations.assess import protections
 from simulations.games import GamesTask, PlayedGames, games_tasks
 from simulations.prepare import Prepared
@@ -44,9 +44,6 @@ from simulations.probe import recording_name
 from simulations.rebuilding import RebuildTask, Rebuilt
 from simulations.run_folder import RunFolder
 from simulations.schema import AdversaryConfig
-
-ALONE: tuple[Surface, ...] = ("gradient", "update")
-"""The surfaces that show hospitals one by one."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,12 @@ class Assault:
     @property
     def surfaces(self) -> tuple[Surface, ...]:
         """Where the adversary stands."""
-        return tuple(self.adversary.surfaces)  # type: ignore[arg-type]
+        return surfaces_seen(self.adversary, secure=self.secure)
+
+    @property
+    def secure(self) -> bool:
+        """Whether nothing but sums was recorded."""
+        return self.prepared.config.federation.secure_aggregation
 
     @cached_property
     def training(self) -> SimulatedTraining:
@@ -210,8 +212,8 @@ def _unrecorded(assault: Assault, attack: str, names: set[str]) -> tuple[str, st
     needed = {
         recording_name(attack, number, hospital)
         for number in numbers
-        for hospital in assault.answered(number)
-        if hospital in assault.hospitals()
+        for hospital in _recorded_of(assault, assault.answered(number))
+        if hospital in (*assault.hospitals(), ALL_HOSPITALS)
     }
     if needed and needed <= names:
         return None
@@ -279,10 +281,16 @@ def _summary(assault: Assault, entries: Mapping[str, Sequence[Any]]) -> Mapping[
     return risk_summary(entries, bounds, prior=assault.prepared.config.adversary.prior)
 
 
+def _recorded_of(assault: Assault, hospitals: Sequence[str]) -> Sequence[str]:
+    """Under whose names the answers of these hospitals to a probe were recorded."""
+    return (ALL_HOSPITALS,) if assault.secure and hospitals else hospitals
+
+
 def _rebuild(assault: Assault, attack: str) -> Iterator[RebuildTask]:
     """A task an observation: each hospital's answer, or the mean of all."""
     plans, prepared = assault.prepared.plans, assault.prepared
     shares = {plan.name: share for plan, share in zip(plans, prepared.shares, strict=True)}
+    batches = {plan.name: plan.expected_batch for plan in plans}
     granted = ATTACKS[attack].threat_model.perfect_algorithm
     for surface in assault.surfaces:
         for number in assault.probes(attack):
@@ -291,13 +299,15 @@ def _rebuild(assault: Assault, attack: str) -> Iterator[RebuildTask]:
             for hospitals in [(name,) for name in attacked] if surface in ALONE else [tuple(answered)]:
                 # Only those that answered are in the mean.
                 whole = sum(shares[name] for name in answered) if len(answered) < len(plans) else 1.0
+                counted = {hospital: shares[hospital] / whole for hospital in hospitals}
                 yield RebuildTask(
                     attack=attack,
                     settings=attack_settings(prepared.config, str(prepared.device))[attack],
                     surface=surface,
                     observations=assault.folder.observations,
-                    recordings=tuple(recording_name(attack, number, hospital) for hospital in hospitals),
-                    shares={hospital: shares[hospital] / whole for hospital in hospitals},
+                    recordings=tuple(recording_name(attack, number, name) for name in _recorded_of(assault, hospitals)),
+                    shares=counted,
+                    scales=record_scales({name: batches[name] for name in hospitals}, counted),
                     batches=tuple(replay_batch(assault.training, h, number) for h in hospitals) if granted else (),
                     multiplicity=prepared.local.multiplicity,
                     max_physical_batch=prepared.local.max_physical_batch,
@@ -333,7 +343,7 @@ def _rebuilt_entry(
 
 def _audited(assault: Assault, task: RebuildTask, rebuilt: Rebuilt, output: Path) -> _Attacked:
     hospital, number = task.label
-    name = recording_name(task.attack, number, hospital.replace(" ", "-"))
+    name = recording_name(task.attack, number, hospital)
     save_reconstruction(rebuilt.reconstruction, output, f"{name}_{task.surface}")
     batches = list(_batches(assault, task, number))
     originals = torch.cat([batch.images for batch in batches])

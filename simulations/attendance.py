@@ -22,8 +22,8 @@ _GIGABYTE = 1e9
 def participation_summary(prepared: Prepared, folder: RunFolder, course: Course) -> dict[str, Any]:
     """The ``participation`` entry: how many answers were expected and came, which could not be used, and who was there.
 
-    An answer that came twice was asked for once; one that came too late was expected, one of a hospital that was
-    offline was not.
+    An answer that came twice was asked for once, and so was one whose hospital failed to release its shares afterwards;
+    one that came too late was expected, one of a hospital that was offline was not.
 
     Returns:
         ``expected``, ``completed``, ``failed``, ``offline`` and ``late``, counts over all hospitals, training rounds
@@ -31,7 +31,9 @@ def participation_summary(prepared: Prepared, folder: RunFolder, course: Course)
         :data:`LETTERS`), ``simulated_s`` of a training round, ``sent_gb`` in all, and ``eps_spent``.
     """
     lines = folder.round_lines()
-    failed = [failure for failure in course.failures if failure["kind"] != "duplicate"]
+    failed = [
+        failure for failure in course.failures if failure["kind"] != "duplicate" and failure.get("phase") != "release"
+    ]
     counts = Counter(line["status"] for line in lines)
     return {
         "expected": course.answers + len(failed) + counts["late"],

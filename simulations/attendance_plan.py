@@ -12,6 +12,7 @@ from hbdp_fed.federation.aggregation import AggregationSettings
 from hbdp_fed.federation.aggregation import check as check_aggregation
 from hbdp_fed.federation.clock import Attendance, Pace, attendance
 from hbdp_fed.federation.rounds import participants
+from hbdp_fed.federation.secure_plan import FEWEST
 from simulations.prepare import Prepared
 from simulations.site_profiles import KEY
 
@@ -38,18 +39,20 @@ def check_attendance(prepared: Prepared) -> None:
     for found in _planned(prepared):
         needed = min(federation.min_hospitals, len(found.planned))
         if len(found.present) < needed:
-            raise _lost(found, needed)
+            raise _lost(found, needed, "federation.min_hospitals")
+        if federation.secure_aggregation and len(found.present) < FEWEST:
+            raise _lost(found, FEWEST, "federation.secure_aggregation")
         fewest = min(fewest, len(found.present))
     if federation.on_failure == "abort":
         rule = AggregationSettings(federation.aggregation, trim=federation.trim, byzantine=federation.byzantine)
         check_aggregation(rule, fewest)
 
 
-def _lost(found: Attendance, needed: int) -> SettingError:
+def _lost(found: Attendance, needed: int, who: str) -> SettingError:
     """Why a round cannot count, and what would help."""
     told = (
         f"round {found.round} cannot count: of its {len(found.planned)} hospitals {len(found.offline)} are offline and "
-        f"{len(found.late)} late, and federation.min_hospitals asks for {needed}; "
+        f"{len(found.late)} late, and {who} asks for {needed}; "
     )
     if len(found.present) + len(found.late) < needed:
         return SettingError(KEY, told + "with another seed outages fall on other rounds")

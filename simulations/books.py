@@ -12,12 +12,14 @@ from typing import Any, Literal
 from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.clock import UPLOAD_BYTES, Attendance
 from hbdp_fed.federation.codec import RoundReport
+from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.privacy import epsilon_schedule
 from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry
 from hbdp_fed.types import DpSgdParams
 from simulations.prepare import Prepared
 from simulations.probe import PROBE_STEPS
 from simulations.run_folder import RunFolder
+from simulations.secure import SumFigures, least_noise
 from simulations.site_logs import Spent, log_failure, log_report
 
 _NEVER_CHARGED = ("refused", "duplicate")
@@ -38,6 +40,7 @@ class Course:
         clipped_sum: By hospital, the smallest ratio of its noise to the spacing of the numbers that clipped gradients
             were summed in, over all rounds and probes; NaN without noise.
         ledger: How many lines the privacy ledger has at the end, and the last one's hash.
+        sums: What secure aggregation came to, in the rounds that used it.
     """
 
     startup_s: float = 0.0
@@ -48,10 +51,11 @@ class Course:
     steps: Counter[str] = field(default_factory=Counter)
     clipped_sum: dict[str, float] = field(default_factory=dict)
     ledger: dict[str, Any] = field(default_factory=dict)
+    sums: SumFigures = field(default_factory=SumFigures)
 
     def to_plain(self) -> dict[str, Any]:
         """What has to be known to go on."""
-        return {name: getattr(self, name) for name in _KEPT}
+        return {**{name: getattr(self, name) for name in _KEPT}, "sums": vars(self.sums)}
 
     @classmethod
     def from_plain(cls, value: Mapping[str, Any]) -> Course:
@@ -59,7 +63,8 @@ class Course:
         kept = {name: value[name] for name in _KEPT}
         # Strict JSON has no NaN.
         clipped = {name: math.nan if ratio is None else float(ratio) for name, ratio in kept["clipped_sum"].items()}
-        return cls(**{**kept, "steps": Counter(kept["steps"]), "clipped_sum": clipped})
+        sums = SumFigures.from_plain(value.get("sums") or {})
+        return cls(**{**kept, "steps": Counter(kept["steps"]), "clipped_sum": clipped, "sums": sums})
 
 
 _KEPT = ("client_compute_s", "answers", "failures", "steps", "clipped_sum")
@@ -153,13 +158,27 @@ class Books:
         )
         log_report(self._folder.logs, report, self._spent(hospital, eps_spent), kind=self._kind(report.round))
 
+    def revealed(self, revealed: RevealedSum) -> None:
+        """A sum of masked updates. The hospitals in it were charged when they answered."""
+        prepared = self._prepared
+        plans = [plan for plan in prepared.plans if plan.name in revealed.weights]
+        planned = prepared.hyper.rounds * prepared.hyper.local_steps
+        noise = least_noise(revealed.grid, plans, revealed.weights, prepared.local, all_steps=planned)
+        self._course.sums.add(revealed, noise)
+
     def failure(self, failure: Failure) -> None:
-        """An answer that is not used. What may have been computed, and seen by somebody, is charged."""
+        """An answer that is not used. What may have been computed, and seen by somebody, is charged.
+
+        Who failed when keys and shares were exchanged has computed nothing, and who failed to release shares was
+        charged for its update.
+        """
         hospital, number = failure.hospital, failure.round
-        self._course.failures.append({"hospital": hospital, "round": number, "kind": failure.kind})
+        # Most rounds have one phase, which needs no name.
+        phase = {} if failure.phase == "train" else {"phase": failure.phase}
+        self._course.failures.append({"hospital": hospital, "round": number, "kind": failure.kind, **phase})
         if failure.kind == "refused":
             self._ledger.append(RefusalEntry(hospital=hospital, round=number, reason=_last_line(failure.details)))
-        if failure.kind in _NEVER_CHARGED:
+        if failure.kind in _NEVER_CHARGED or phase:
             eps_spent = self._epsilon(hospital, self._course.steps[hospital])
         else:
             eps_spent = self._charge(hospital, number, self._steps_of(number), delivered=False)
@@ -170,6 +189,7 @@ class Books:
                 "round": number,
                 "status": "failed",
                 "failure": failure.kind,
+                **phase,
                 "error": failure.details,
                 "simulated_s": self._seconds[hospital],
                 "eps_spent": eps_spent,

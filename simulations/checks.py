@@ -11,12 +11,13 @@ from hbdp_fed.dpsgd.optimizers import OPTIMIZERS
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.aggregation import WEIGHTINGS, AggregationSettings
 from hbdp_fed.federation.aggregation import check as check_aggregation
-from hbdp_fed.federation.faults import FAULTS, NEED_PROCESSES
+from hbdp_fed.federation.faults import ANY_PHASE, FAULTS, NEED_PROCESSES, PHASES
 from hbdp_fed.models import MODELS
 from hbdp_fed.privacy import ACCOUNTANTS
 from hbdp_fed.training import AUGMENTATIONS, CORRECTIONS, NO_CORRECTION, PRECISIONS, SCHEDULES, resolve_device
 from simulations.adversary_plan import check_adversary
 from simulations.schema import FederationConfig, RunConfig, TrainingConfig
+from simulations.secure import check_secure
 
 NO_OPTIMIZER = "none"
 AUTO = "auto"
@@ -53,7 +54,7 @@ def check(config: RunConfig) -> None:
         raise SettingError(
             "federation.deadline_s", f"must be a positive number of simulated seconds or null, got {deadline:g}"
         )
-    check_adversary(config.adversary)
+    check_adversary(config.adversary, secure=config.federation.secure_aggregation)
     if config.privacy.steps is not None:
         _at_least("privacy.steps", config.privacy.steps, 1)
     _at_least("evaluation.every", config.evaluation.every, 1)
@@ -138,15 +139,24 @@ def _check_answers(config: RunConfig) -> None:
     check_aggregation(
         AggregationSettings(federation.aggregation, trim=federation.trim, byzantine=federation.byzantine), fewest
     )
+    if federation.secure_aggregation:
+        check_secure(federation.aggregation, config.training.correction, asked=asked)
     for fault in federation.faults:
-        _check_fault(fault, engine=config.engine.name)
+        _check_fault(fault, engine=config.engine.name, secure=federation.secure_aggregation)
 
 
-def _check_fault(fault: object, *, engine: str) -> None:
+def _check_fault(fault: object, *, engine: str, secure: bool) -> None:
     wanted = {"hospital": str, "round": int, "kind": str}
-    if not isinstance(fault, dict) or {key: type(value) for key, value in fault.items()} != wanted:
+    found = {key: type(value) for key, value in fault.items()} if isinstance(fault, dict) else {}
+    if not isinstance(fault, dict) or found not in (wanted, {**wanted, "phase": str}):
         raise SettingError("federation.faults", f"must be a list of {{hospital: NAME, round: N, kind: K}}, got {fault}")
     _known("federation.faults", fault["kind"], FAULTS)
+    phase = fault.get("phase", "train")
+    _known("federation.faults", phase, PHASES)
+    if phase != "train" and not secure:
+        raise SettingError("federation.faults", f"the phase {phase} needs federation.secure_aggregation=true")
+    if phase != "train" and fault["kind"] not in ANY_PHASE:
+        raise SettingError("federation.faults", f"in the phase {phase} a kind is one of: {', '.join(ANY_PHASE)}")
     if fault["kind"] in NEED_PROCESSES and engine == "inprocess":
         raise SettingError("federation.faults", f"{fault['kind']} needs processes of their own: engine=ray")
 

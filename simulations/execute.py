@@ -16,6 +16,7 @@ from hbdp_fed.federation.client_app import make_client_app
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.engine import Simulated, run_federation
 from hbdp_fed.federation.faults import Fault
+from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.rounds import Listener, participants
 from hbdp_fed.federation.server_app import ServerHooks, Standing, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
@@ -84,6 +85,11 @@ class _Log:
         if self.prepared.config.federation.record == "all":
             self.folder.write_update(update)
 
+    def on_sum(self, revealed: RevealedSum) -> None:
+        self.books.revealed(revealed)
+        if self.prepared.config.federation.record == "all":
+            self.folder.write_update(revealed.update)
+
     def on_round(self, standing: Standing) -> None:
         number = standing.round
         self.folder.write_checkpoint(number, standing.weights, keep=self.prepared.config.federation.checkpoints)
@@ -119,6 +125,12 @@ class _Log:
         name, observation = self.campaign.observation(update)
         save_observation(observation, self.folder.observations, name)
 
+    def on_probed_sum(self, revealed: RevealedSum) -> None:
+        assert self.campaign is not None
+        self.books.revealed(revealed)
+        name, observation = self.campaign.observation_of_sum(revealed)
+        save_observation(observation, self.folder.observations, name)
+
     def on_probe(self, number: int) -> None:
         self.progress.advance(f"probe {number - self.prepared.hyper.rounds} answered")
 
@@ -127,10 +139,10 @@ class _Log:
         report, failure, attendance = self.on_report, self.on_failure, self.books.attendance
         return ServerHooks(
             on_ready=self.on_ready,
-            training=Listener(on_update=self.on_update, on_report=report, on_failure=failure, on_attendance=attendance),
+            training=Listener(self.on_update, report, failure, attendance, self.on_sum),
             on_round=self.on_round,
             probes=self.probes,
-            probing=Listener(on_update=self.on_probed, on_report=report, on_failure=failure, on_attendance=attendance),
+            probing=Listener(self.on_probed, report, failure, attendance, self.on_probed_sum),
             on_probe=self.on_probe,
         )
 
@@ -238,4 +250,5 @@ def _settings(prepared: Prepared, sites: Path) -> AppSettings:
         aggregation=AggregationSettings(
             config.federation.aggregation, trim=config.federation.trim, byzantine=config.federation.byzantine
         ),
+        secure_aggregation=config.federation.secure_aggregation,
     )

@@ -35,6 +35,7 @@ class GamesTask:
         rounds: Which training rounds are seen, ascending.
         at_once: Whether all of them are one release: only the last model is seen.
         corrected: Tells what was added to gradients, where local steps were corrected.
+        summed: Whether the hospitals' mean is all that was recorded.
     """
 
     training: SimulatedTraining
@@ -44,6 +45,7 @@ class GamesTask:
     rounds: tuple[int, ...]
     at_once: bool
     corrected: RecordedRounds | None = None
+    summed: bool = False
 
     def __call__(self) -> PlayedGames:
         """Play."""
@@ -70,6 +72,8 @@ class GamesTask:
             before, after = self._global(rounds[0] - 1), self._global(rounds[-1])
             return {ALL_HOSPITALS: {name: after[name] - before[name] for name in before}}
         [number] = rounds
+        if self.summed:
+            return {ALL_HOSPITALS: self._update(number, ALL_HOSPITALS)}
         updates = {plan.name: self._update(number, plan.name) for plan in self.training.plans}
         if self.surface == "update":
             return updates
@@ -82,7 +86,7 @@ class GamesTask:
         return read_weights(self.folder / "checkpoints" / f"round-{number:04d}.safetensors")
 
     def _update(self, number: int, hospital: str) -> Weights:
-        return read_weights(self.folder / "observations" / f"round-{number:04d}" / f"{hospital}.safetensors")
+        return read_weights(RunFolder(self.folder).update_file(number, hospital))
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,8 @@ def games_tasks(
     if surface in ("aggregate", "global_model"):
         # Whoever sees the last model alone knows the first one, too: everybody can compute that.
         seen = range(1, prepared.hyper.rounds + 1) if at_once else next(iter(rounds.values()))
-        return [GamesTask(training, surface, games, folder.path, tuple(seen), at_once)]
+        summed = prepared.config.federation.secure_aggregation
+        return [GamesTask(training, surface, games, folder.path, tuple(seen), at_once, summed=summed)]
     return [
         GamesTask(_alone(training, name), surface, {name: game}, folder.path, tuple(rounds[name]), False, corrected)
         for name, game in games.items()

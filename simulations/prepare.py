@@ -20,7 +20,7 @@ from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.privacy import Accountant, epsilon, plan_hospital
 from hbdp_fed.privacy.site_policy import SitePolicy
-from hbdp_fed.training import LocalSettings, ScheduleSettings, optimizer_at, resolve_device
+from hbdp_fed.training import LocalSettings, ScheduleSettings, resolve_device, smallest_learning_rate
 from hbdp_fed.training.tasks import Task, task_called
 from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBudget, Weights
 from simulations import checks, recipes
@@ -28,6 +28,7 @@ from simulations.adversary_plan import AttackPlan, check_hospitals, observed_rou
 from simulations.model_setup import architecture_for, check_model, first_weights, own_settings
 from simulations.recipes import Hyperparameters
 from simulations.schema import DataConfig, FederationConfig, RunConfig, TrainingConfig
+from simulations.secure import check_secure_plan
 from simulations.site_profiles import site_profiles
 
 
@@ -144,6 +145,16 @@ def prepare(config: RunConfig) -> Prepared:
     architecture = architecture_for(config.model, dataset)
     check_model(architecture, dataset, local, max_grad_norm=hyper.max_grad_norm)
     initial, fresh = first_weights(architecture, config.model, seed=config.seed)
+    if config.federation.secure_aggregation:
+        check_secure_plan(
+            plans,
+            local,
+            weighting=config.federation.weighting,
+            initial=initial,
+            steps=hyper.local_steps,
+            all_steps=hyper.rounds * hyper.local_steps,
+            asked=_asked(config, hyper, names),
+        )
     threads = config.engine.threads_per_client
     workers = config.engine.workers or default_workers(num_hospitals=config.clients, threads_per_client=threads)
     gpus = config.engine.gpus_per_client
@@ -179,10 +190,7 @@ def _planned_steps(
     config: RunConfig, hyper: Hyperparameters, hospitals: Sequence[str], *, probes: int
 ) -> Mapping[str, int]:
     """The steps that each hospital's noise is calibrated to: of the rounds that it will be asked in, and of probes."""
-    fraction = config.federation.participation
-    asked = Counter(
-        name for number in range(1, hyper.rounds + 1) for name in participants(config.seed, number, hospitals, fraction)
-    )
+    asked = Counter(name for names in _asked(config, hyper, hospitals) for name in names)
     # A hospital that is never asked has a plan all the same: one step, which it does not take.
     taken = {name: max(1, asked[name] * hyper.local_steps + probes) for name in hospitals}
     if config.privacy.steps is None:
@@ -191,6 +199,12 @@ def _planned_steps(
     if config.privacy.steps < most:
         raise SettingError("privacy.steps", f"must be at least the {most} steps that the run takes, or null")
     return dict.fromkeys(hospitals, config.privacy.steps)
+
+
+def _asked(config: RunConfig, hyper: Hyperparameters, hospitals: Sequence[str]) -> list[Sequence[str]]:
+    """By training round, whom it asks."""
+    fraction = config.federation.participation
+    return [participants(config.seed, number, hospitals, fraction) for number in range(1, hyper.rounds + 1)]
 
 
 def _ask_for_consent(plans: Sequence[HospitalPlan], config: RunConfig, *, task: str) -> None:
@@ -302,7 +316,7 @@ def resolution(prepared: Prepared) -> list[tuple[float, float]]:
     """
     largest = max(float(value.abs().max()) for value in prepared.initial.values())
     planned = prepared.hyper.rounds * prepared.hyper.local_steps
-    rate = min(optimizer_at(prepared.local, step / planned).learning_rate for step in range(planned + 1))
+    rate = smallest_learning_rate(prepared.local, planned)
     ratios = []
     for plan in prepared.plans:
         m = plan.mechanism

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from hbdp_fed.adversary import ATTACKS, ProbingAttack, build_attack
+from hbdp_fed.adversary import ATTACKS, ProbingAttack, build_attack, public_of_mean
 from hbdp_fed.data import as_floats
 from hbdp_fed.federation.codec import TrainRequest
+from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import optimizer_at
 from hbdp_fed.types import HospitalPlan, ModelSpec, ModelUpdate, Observation, PublicSideInformation, Weights
@@ -19,8 +20,8 @@ PROBE_STEPS = 1
 
 
 def recording_name(attack: str, number: int, hospital: str) -> str:
-    """The file name under which a hospital's answer to an attack's probe is kept."""
-    return f"{attack}_round-{number:04d}_{hospital}"
+    """The file name under which a hospital's answer to an attack's probe, or the mean of all answers, is kept."""
+    return f"{attack}_round-{number:04d}_{hospital.replace(' ', '-')}"
 
 
 @dataclass
@@ -63,8 +64,7 @@ class ProbeCampaign:
 
     def observation(self, update: ModelUpdate) -> tuple[str, Observation]:
         """What the adversary may see of one hospital's answer, and nothing else, with the recording's name."""
-        rounds = self.prepared.probe_rounds
-        attack = next(name for name, numbers in rounds.items() if update.round in numbers)
+        attack = self._attack_of(update.round)
         architecture, planted = self._crafted[attack]
         plan = next(plan for plan in self.prepared.plans if plan.name == update.hospital)
         return recording_name(attack, update.round, update.hospital), Observation(
@@ -74,6 +74,28 @@ class ProbeCampaign:
             released=update,
             public=self._public(plan),
         )
+
+    def observation_of_sum(self, revealed: RevealedSum) -> tuple[str, Observation]:
+        """The same where the server saw nothing but the mean of those that answered."""
+        plans = {plan.name: plan for plan in self.prepared.plans}
+        weights, update = revealed.weights, revealed.update
+        # Only those that answered are in the mean.
+        whole = sum(weights.values()) if len(weights) < revealed.asked else 1.0
+        attack = self._attack_of(update.round)
+        architecture, planted = self._crafted[attack]
+        return recording_name(attack, update.round, update.hospital), Observation(
+            threat_model=replace(ATTACKS[attack].threat_model, surface="aggregate"),
+            architecture=architecture,
+            model_before=planted,
+            released=update,
+            public=public_of_mean(
+                {name: self._public(plans[name]) for name in weights},
+                {name: weight / whole for name, weight in weights.items()},
+            ),
+        )
+
+    def _attack_of(self, number: int) -> str:
+        return next(name for name, numbers in self.prepared.probe_rounds.items() if number in numbers)
 
     def _public(self, plan: HospitalPlan) -> PublicSideInformation:
         return PublicSideInformation(

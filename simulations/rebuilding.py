@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hbdp_fed.adversary import ATTACKS, build_attack, load_observation, record_scales, seen_on
+from hbdp_fed.adversary import ATTACKS, build_attack, load_observation, seen_on
 from hbdp_fed.audit import GrantedRecord, ReplayedBatch, grant_step_knowledge
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import Observation, Reconstruction, Surface
@@ -26,8 +26,10 @@ class RebuildTask:
         settings: What it is built with.
         surface: What it sees.
         observations: The folder of recordings.
-        recordings: Of all hospitals in one probe, or of the one hospital that is seen.
+        recordings: Of all hospitals in one probe, or of the one hospital that is seen; or that of their mean, where
+            nothing else was recorded.
         shares: Each of these hospitals' weight in the mean.
+        scales: What one of each one's records counts in it.
         batches: What each of them drew, where the threat model is granted something of it; else empty.
         multiplicity: Views of a record.
         max_physical_batch: Rows differentiated at once.
@@ -41,6 +43,7 @@ class RebuildTask:
     observations: Path
     recordings: tuple[str, ...]
     shares: Mapping[str, float]
+    scales: Mapping[str, float]
     batches: tuple[ReplayedBatch, ...]
     multiplicity: int
     max_physical_batch: int
@@ -56,7 +59,7 @@ class RebuildTask:
         stream = generator(self.seed, "adversary", self.attack, *self.label)
         granted: list[GrantedRecord] = []
         if ATTACKS[self.attack].threat_model.perfect_algorithm:
-            granted = self._granted(observation, answers)
+            granted = self._granted(observation)
             attack = attack.prepared(observation.public.images)
             parts = [attack.reconstruct(record.observation, stream) for record in granted]
             reconstruction = _together(parts, observation)
@@ -71,15 +74,13 @@ class RebuildTask:
             seconds=time.perf_counter() - started,
         )
 
-    def _granted(self, observation: Observation, answers: Sequence[Observation]) -> list[GrantedRecord]:
-        scales = record_scales(answers, self.shares)
+    def _granted(self, observation: Observation) -> list[GrantedRecord]:
         counts = [len(batch.labels) // self.multiplicity for batch in self.batches]
-        hospitals = [answer.released.hospital for answer in answers]
         records = grant_step_knowledge(
             observation,
             torch.cat([batch.images for batch in self.batches]),
             torch.cat([batch.labels for batch in self.batches]),
-            scales=[scales[name] for name, count in zip(hospitals, counts, strict=True) for _ in range(count)],
+            scales=[self.scales[name] for name, count in zip(self.shares, counts, strict=True) for _ in range(count)],
             multiplicity=self.multiplicity,
             max_physical_batch=self.max_physical_batch,
         )

@@ -159,6 +159,7 @@ def _train_and_assess(
         "seed": prepared.config.seed,
         "model_sha256": weights_sha256(chosen.weights),
         "privacy": privacy_summary(prepared),
+        "secure_aggregation": course.sums.summary(),
         **utility,
         "utility_validation": chosen.validation,
         "validation_history": [{"round": number, **figures} for number, figures in chosen.history],
@@ -217,6 +218,11 @@ def _place(prepared: Prepared, folder: RunFolder, console: Console) -> Place:
 def show_left_out(console: Console, prepared: Prepared) -> None:
     """Attacks that would apply and are not run, with what stands in their way."""
     lines = [f"attack left out: {line}" for line in prepared.attacks.left_out]
+    if prepared.config.federation.secure_aggregation and len(prepared.plans) <= prepared.config.evaluation.matrix:
+        lines.append(
+            "left out: each hospital's own model at every hospital (evaluation.matrix): under "
+            "federation.secure_aggregation nobody sees a single hospital's model"
+        )
     if prepared.attacks.games and not prepared.observed:
         lines.append(
             f"attack left out: {', '.join(prepared.attacks.games)}: a round of this model's gradients takes more than "

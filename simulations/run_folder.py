@@ -164,9 +164,15 @@ class RunFolder:
             (folder / f"round-{round - keep:04d}.safetensors").unlink(missing_ok=True)
 
     def write_update(self, update: ModelUpdate) -> None:
-        """One hospital's update as it travelled. The model it answers is the checkpoint of the round before."""
-        folder = self.observations / f"round-{update.round:04d}"
-        save_weights(folder / f"{update.hospital}.safetensors", update.delta)
+        """One hospital's update as it travelled. The model it answers is the checkpoint of the round before.
+
+        Under secure aggregation it is the mean of all, and there is nothing else.
+        """
+        save_weights(self.update_file(update.round, update.hospital), update.delta)
+
+    def update_file(self, number: int, hospital: str) -> Path:
+        """Where :meth:`write_update` writes."""
+        return self.observations / f"round-{number:04d}" / f"{hospital.replace(' ', '-')}.safetensors"
 
     def _write_json(self, name: str, value: Any) -> None:
         unfinished = self.path / f"{name}.partial"

@@ -230,6 +230,7 @@ class FederationConfig:
     aggregation: str = "mean"
     trim: float = 0.2
     byzantine: int = 1
+    secure_aggregation: bool = False
     on_failure: str = "abort"
     min_hospitals: int = 1
     round_timeout_s: float = 3600.0
@@ -246,10 +247,10 @@ class FederationConfig:
 
 @dataclass
 class AdversaryConfig:
-    """The attacks that the run is put to. ``attack`` is a word or a list of words."""
+    """The attacks that the run is put to. ``attack`` and ``surfaces`` are a word or a list of words."""
 
     attack: Any = "auto"
-    surfaces: list[str] = field(default_factory=lambda: ["gradient"])
+    surfaces: Any = "auto"
     hospitals: list[str] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     probes: int = 1
@@ -301,7 +302,7 @@ class AttackConfig:
 
     run: str = MISSING
     attack: Any = None
-    surfaces: list[str] | None = None
+    surfaces: Any = None
     hospitals: list[str] | None = None
     rounds: list[int] | None = None
     candidates: int | None = None

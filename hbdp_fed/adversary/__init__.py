@@ -8,7 +8,7 @@ from hbdp_fed.adversary.recording import (
     save_reconstruction,
 )
 from hbdp_fed.adversary.registry import ATTACKS, SURFACES, AttackEntry, ProbingAttack, build_attack
-from hbdp_fed.adversary.surfaces import record_scales, seen_on
+from hbdp_fed.adversary.surfaces import public_of_mean, record_scales, seen_on
 from hbdp_fed.adversary.threat_models import REALISTIC, RELAXED, THREAT_MODELS, WORST_CASE, threat_model
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "build_attack",
     "load_observation",
     "load_reconstruction",
+    "public_of_mean",
     "record_scales",
     "recorded_names",
     "save_observation",

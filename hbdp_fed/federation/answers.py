@@ -14,6 +14,7 @@ import torch
 from flwr.app import Message
 
 from hbdp_fed.federation.codec import RoundReport, parse_failure, parse_reply
+from hbdp_fed.federation.secure_sum import FixedPoint
 from hbdp_fed.federation.simulated_grid import LOST, TIMED_OUT
 from hbdp_fed.types import ModelUpdate, Weights
 
@@ -25,6 +26,9 @@ FailureKind = Literal[
 held no update, could not be read or contradicts the plan; the update is not finite, has other arrays or shapes, is not
 float64, is longer than clipping allows; it came twice."""
 
+Phase = Literal["enrol", "deal", "train", "release"]
+"""The message of a round that was answered. All but ``train`` are those of secure aggregation."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -35,12 +39,14 @@ class Failure:
         round: To which request.
         kind: Why.
         details: The same for people; a traceback where there is one.
+        phase: To which of the round's messages.
     """
 
     hospital: str
     round: int
     kind: FailureKind
     details: str
+    phase: Phase = "train"
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,16 @@ class Expected:
         round: The request's number.
         like: Weights with the names and shapes of the model that was sent.
         records: By hospital, how many it said it has before training: its weight in the mean goes by that.
-        norms: By hospital, the longest update that its clipping, noise and learning rate allow.
+        norms: By hospital, the longest update that its clipping, noise and learning rate allow. Of masked ones nobody
+            knows how long they are.
+        grid: What masked updates are numbers of; None where updates travel as they are.
     """
 
     round: int
     like: Weights
     records: Mapping[str, int]
     norms: Mapping[str, float]
+    grid: FixedPoint | None = None
 
 
 def examine(message: Message, hospital: str, expected: Expected) -> Answer | Failure:
@@ -82,12 +91,9 @@ def examine(message: Message, hospital: str, expected: Expected) -> Answer | Fai
         expected: What its answer has to be like.
     """
     number = expected.round
-    if message.has_error():
-        kind = _ERRORS.get(message.error.code, "exception")
-        return Failure(hospital, number, kind, message.error.reason or f"error code {message.error.code}")
-    told = parse_failure(message)
-    if told is not None:
-        return Failure(hospital, number, "refused" if told[1] == "refused" else "exception", told[2])
+    failed = told_failure(message, hospital, number)
+    if failed is not None:
+        return failed
     if not any(len(arrays) for arrays in message.content.array_records.values()):
         return Failure(hospital, number, "empty", "the answer holds no update")
     try:
@@ -96,6 +102,17 @@ def examine(message: Message, hospital: str, expected: Expected) -> Answer | Fai
         return Failure(hospital, number, "unusable", f"the answer cannot be read: {type(error).__name__}: {error}")
     problem = _problem(update, report, hospital, expected)
     return Answer(update, report) if problem is None else Failure(hospital, number, *problem)
+
+
+def told_failure(message: Message, hospital: str, number: int) -> Failure | None:
+    """What the message says went wrong: at the hospital, or on the way; None if it is an answer."""
+    if message.has_error():
+        kind = _ERRORS.get(message.error.code, "exception")
+        return Failure(hospital, number, kind, message.error.reason or f"error code {message.error.code}")
+    told = parse_failure(message)
+    if told is not None:
+        return Failure(hospital, number, "refused" if told[1] == "refused" else "exception", told[2])
+    return None
 
 
 def missing(hospital: str, number: int) -> Failure:
@@ -120,9 +137,12 @@ def _problem(
     if found != shapes:
         wrong = sorted(name for name in {*shapes, *found} if found.get(name) != shapes.get(name))
         return "wrong_shape", f"{', '.join(wrong)}: other arrays or shapes than those of the model that was sent"
+    dtype = torch.float64 if expected.grid is None else torch.int64
     for name, value in update.delta.items():
-        if value.dtype != torch.float64:
-            return "wrong_dtype", f"{name} is {value.dtype}, not torch.float64"
+        if value.dtype != dtype:
+            return "wrong_dtype", f"{name} is {value.dtype}, not {dtype}"
+    if expected.grid is not None:
+        return _off_the_grid(update, expected.grid)
     bad = [name for name, value in update.delta.items() if not bool(torch.isfinite(value).all())]
     if bad:
         return "not_finite", f"the update is not finite in {', '.join(bad)}"
@@ -131,6 +151,11 @@ def _problem(
     if norm > allowed:
         return "oversize", f"the update has norm {norm:.3g}; clipping, noise and learning rate allow {allowed:.3g}"
     return None
+
+
+def _off_the_grid(update: ModelUpdate, grid: FixedPoint) -> tuple[FailureKind, str] | None:
+    bad = [name for name, value in update.delta.items() if not bool(((value >= 0) & (value < grid.modulus)).all())]
+    return ("unusable", f"{', '.join(bad)}: numbers that are not modulo 2^{grid.bits}") if bad else None
 
 
 _ERRORS: Mapping[int, FailureKind] = {TIMED_OUT: "timeout", LOST: "lost"}

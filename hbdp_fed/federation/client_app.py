@@ -25,6 +25,8 @@ from hbdp_fed.federation.codec import (
 from hbdp_fed.federation.control import HospitalControl
 from hbdp_fed.federation.faults import misbehave
 from hbdp_fed.federation.randomness import round_randomness
+from hbdp_fed.federation.secure_client import QUERIES, Asked, send_masked
+from hbdp_fed.federation.secure_messages import TRAIN
 from hbdp_fed.federation.settings import AppSettings, Site, resolved_settings
 from hbdp_fed.training import gradient_weights, resolve_device, round_progress, train_locally
 from hbdp_fed.types import ModelUpdate
@@ -54,7 +56,35 @@ def make_client_app(settings_json: str | None = None) -> ClientApp:
             lambda settings, site: _train(parse_request(message), settings, site, context.state),
         )
 
+    @app.train(TRAIN)
+    def train_masked(message: Message, context: Context) -> Message:
+        return _answer(
+            message,
+            context,
+            settings_json,
+            lambda settings, site: send_masked(
+                Asked(message, settings, site.plan.name, context.state),
+                lambda request: _computed(request, settings, site, context.state),
+            ),
+        )
+
+    for action, work in QUERIES.items():
+        app.query(action)(_answering(work, settings_json))
     return app
+
+
+def _answering(work: Callable[[Asked], RecordDict], settings_json: str | None) -> Callable[[Message, Context], Message]:
+    """How a hospital answers one of the questions of a secure sum."""
+
+    def answer(message: Message, context: Context) -> Message:
+        return _answer(
+            message,
+            context,
+            settings_json,
+            lambda settings, site: work(Asked(message, settings, site.plan.name, context.state)),
+        )
+
+    return answer
 
 
 def _answer(
@@ -77,6 +107,15 @@ def _answer(
 
 
 def _train(request: TrainRequest, settings: AppSettings, site: Site, state: RecordDict) -> RecordDict:
+    if settings.secure_aggregation:
+        raise PermissionError(f"refused: round {request.round} asks for an update without masks")
+    update, report = _computed(request, settings, site, state)
+    return misbehave(reply_content(update, report), settings.faults, hospital=report.hospital, round=request.round)
+
+
+def _computed(
+    request: TrainRequest, settings: AppSettings, site: Site, state: RecordDict
+) -> tuple[ModelUpdate, RoundReport]:
     started = time.perf_counter()
     torch.set_num_threads(settings.threads)
     name, mechanism = site.plan.name, site.plan.mechanism
@@ -120,7 +159,7 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, state: Reco
         seconds=time.perf_counter() - started,
         bytes=0,
     )
-    return misbehave(reply_content(update, report), settings.faults, hospital=name, round=request.round)
+    return update, report
 
 
 @lru_cache(maxsize=64)

@@ -19,6 +19,7 @@ from hbdp_fed.federation.cluster import LOCAL, ClusterSettings, cluster
 from hbdp_fed.federation.codec import from_arrays, to_arrays
 from hbdp_fed.federation.faults import DUPLICATE
 from hbdp_fed.federation.inprocess import play_in_process
+from hbdp_fed.federation.secure_client import OF_A_ROUND
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.simulated_grid import run_simulated
 from hbdp_fed.types import Weights
@@ -70,8 +71,11 @@ class Simulated:
         return cls(states=[RecordDict() for _ in settings.sites], twice=twice)
 
     def to_plain(self) -> list[dict[str, dict[str, Any]]]:
-        """What the hospitals keep, as plain JSON values, but for arrays."""
-        return [{name: dict(record) for name, record in state.config_records.items()} for state in self.states]
+        """What the hospitals keep beyond a round, as plain JSON values, but for arrays and the secrets of a sum."""
+        return [
+            {name: dict(record) for name, record in state.config_records.items() if name not in OF_A_ROUND}
+            for state in self.states
+        ]
 
     def arrays(self) -> Weights:
         """The arrays that the hospitals keep, by ``<place of the hospital>/<record>/<name>``."""

@@ -17,6 +17,12 @@ DUPLICATE = "duplicate"
 
 _ARRAYS = "arrays"
 
+PHASES = ("enrol", "deal", "train", "release")
+"""The messages of a round to which a hospital can misbehave: all but ``train`` are those of secure aggregation."""
+
+ANY_PHASE = ("exception", "timeout", "killed", "empty")
+"""The faults of answers that hold no arrays."""
+
 _FOREVER_S = 1e6
 
 
@@ -28,11 +34,13 @@ class Fault:
         hospital: Its name.
         round: In which round or probe.
         kind: A key of :data:`FAULTS`.
+        phase: One of :data:`PHASES`; all but ``train`` take :data:`ANY_PHASE` alone.
     """
 
     hospital: str
     round: int
     kind: str
+    phase: str = "train"
 
 
 def _raises(content: RecordDict) -> RecordDict:
@@ -50,7 +58,7 @@ def _dies(content: RecordDict) -> RecordDict:
 
 
 def _empty(content: RecordDict) -> RecordDict:
-    return _with(content, ArrayRecord())
+    return _with(content, ArrayRecord()) if _ARRAYS in content else RecordDict()
 
 
 def _each(change: Callable[[NDArray[np.float64]], NDArray[np.generic]]) -> Callable[[RecordDict], RecordDict]:
@@ -95,9 +103,11 @@ NEED_PROCESSES = ("timeout", "killed")
 """Faults that would stop the one process of the engine ``inprocess``."""
 
 
-def misbehave(content: RecordDict, faults: tuple[Fault, ...], *, hospital: str, round: int) -> RecordDict:
+def misbehave(
+    content: RecordDict, faults: tuple[Fault, ...], *, hospital: str, round: int, phase: str = "train"
+) -> RecordDict:
     """What is sent in place of an honest answer, where a fault is asked for."""
     for fault in faults:
-        if (fault.hospital, fault.round) == (hospital, round):
+        if (fault.hospital, fault.round, fault.phase) == (hospital, round, phase):
             content = FAULTS[fault.kind](content)
     return content

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hbdp_fed.dpsgd import NoiseSource, secure_noise, seeded_noise
+from hbdp_fed.federation.secure_sum import ByteSource, seeded_bytes
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.seeding import augmentation_stream, batch_stream, noise_stream
 
@@ -48,6 +49,20 @@ def round_randomness(settings: AppSettings, hospital: str, round: int, device: t
         batches=batch_stream(settings.seed, hospital, round) if replayable else unpredictable_generator(),
         augmentation=augmentation_stream(settings.seed, hospital, round) if replayable else unpredictable_generator(),
     )
+
+
+def secret_source(settings: AppSettings, hospital: str, round: int, purpose: str) -> ByteSource:
+    """Where a hospital's secrets for one sum come from: with seeded noise from the seed, else the operating system.
+
+    Args:
+        settings: Of the federation.
+        hospital: Its name.
+        round: Of the sum.
+        purpose: What is drawn; each has a stream of its own.
+    """
+    if settings.secure_noise:
+        return os.urandom
+    return seeded_bytes(settings.seed, hospital, round, "secure sum", purpose)
 
 
 def unpredictable_generator() -> torch.Generator:

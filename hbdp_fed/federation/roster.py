@@ -49,6 +49,19 @@ class Roster:
             replies: Their answers, in any order.
             expected: What an answer has to be like.
         """
+        for item in self.in_order(asked, replies, expected.round):
+            yield item if isinstance(item, Failure) else examine(item[1], item[0], expected)
+
+    def in_order(
+        self, asked: Sequence[str], replies: Iterable[Message], number: int
+    ) -> Iterator[tuple[str, Message] | Failure]:
+        """The same answers before anybody has looked into them, with their hospitals.
+
+        Args:
+            asked: The hospitals, in their order.
+            replies: Their answers, in any order.
+            number: The round's.
+        """
         names = dict(zip(self.nodes_of(asked), asked, strict=True))
         early: dict[str, Message] = {}
         heard: set[str] = set()
@@ -58,18 +71,18 @@ class Roster:
             if hospital is None:
                 logger.warning("an answer of node %d, which was not asked", message.metadata.src_node_id)
             elif hospital in heard:
-                yield duplicate(hospital, expected.round)
+                yield duplicate(hospital, number)
             else:
                 heard.add(hospital)
                 early[hospital] = message
             while place < len(asked) and asked[place] in early:
-                yield examine(early.pop(asked[place]), asked[place], expected)
+                yield asked[place], early.pop(asked[place])
                 place += 1
         for hospital in asked[place:]:
             if hospital in early:
-                yield examine(early.pop(hospital), hospital, expected)
+                yield hospital, early.pop(hospital)
             else:
-                yield missing(hospital, expected.round)
+                yield missing(hospital, number)
 
 
 def call_roll(grid: Grid, hospitals: tuple[str, ...], *, timeout_s: float) -> Roster:

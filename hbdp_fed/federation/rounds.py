@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from flwr.app import Message
 
-from hbdp_fed.dpsgd import largest_update_norm
 from hbdp_fed.errors import HospitalFailure, QuorumLost
 from hbdp_fed.federation.answers import Expected, Failure
 from hbdp_fed.federation.clock import Attendance, Pace, attendance
 from hbdp_fed.federation.codec import RoundReport, TrainRequest, request_messages
+from hbdp_fed.federation.lengths import longest_updates
+from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.roster import Roster
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.seeding import generator
-from hbdp_fed.types import ModelUpdate, UpdateTap, Weights
+from hbdp_fed.types import ModelUpdate, UpdateTap
 
 
 def _unheard(attendance: Attendance) -> None:
@@ -32,12 +33,14 @@ class Listener:
         on_report: Gets what a hospital told besides, after its update.
         on_failure: Gets the answers that are not used.
         on_attendance: Gets who is there and who is not, before the round's first answer.
+        on_sum: Gets a round's sum where updates are masked. There the tap gets nothing: no update is ever seen.
     """
 
     on_update: UpdateTap
     on_report: Callable[[RoundReport], None]
     on_failure: Callable[[Failure], None]
     on_attendance: Callable[[Attendance], None] = _unheard
+    on_sum: Callable[[RevealedSum], None] = lambda _: None
 
 
 def participants(seed: int, number: int, hospitals: Sequence[str], fraction: float) -> Sequence[str]:
@@ -54,6 +57,17 @@ def participants(seed: int, number: int, hospitals: Sequence[str], fraction: flo
     count = max(1, round(fraction * len(hospitals)))
     chosen = torch.randperm(len(hospitals), generator=generator(seed, "participants", number))[:count]
     return [hospitals[index] for index in sorted(chosen.tolist())]
+
+
+def take_failure(failure: Failure, settings: AppSettings, listener: Listener) -> None:
+    """Tell the listener, and go on without the answer where that is tolerated.
+
+    Raises:
+        HospitalFailure: where ``on_failure`` is ``abort``.
+    """
+    listener.on_failure(failure)
+    if settings.on_failure == "abort":
+        raise HospitalFailure(failure.hospital, f"round {failure.round}: {failure.details}")
 
 
 class RoundTable:
@@ -117,9 +131,7 @@ class RoundTable:
         listener.on_attendance(attending)
         for item in self._roster.collect(attending.present, replies, self._expected(request, attending.present)):
             if isinstance(item, Failure):
-                listener.on_failure(item)
-                if self._settings.on_failure == "abort":
-                    raise HospitalFailure(item.hospital, f"round {item.round}: {item.details}")
+                take_failure(item, self._settings, listener)
                 continue
             listener.on_update(item.update)
             listener.on_report(item.report)
@@ -138,34 +150,20 @@ class RoundTable:
 
     def _expected(self, request: TrainRequest, hospitals: Sequence[str]) -> Expected:
         asked = set(hospitals)
-        start = _norm(request.weights)
-        size = _size(request)
         return Expected(
             round=request.round,
             like=request.weights,
             records=self._records,
-            norms={
-                site.plan.name: largest_update_norm(
-                    site.plan.mechanism,
-                    self._settings.local.optimizer,
-                    num_records=site.plan.num_records,
-                    num_parameters=size,
-                    steps=request.steps,
-                    start_norm=start,
-                    proximal=self._settings.local.proximal,
-                    control_norm=None if request.control is None else _norm(request.control.c),
-                )
-                for site in self._settings.sites
-                if site.plan.name in asked
-            },
+            norms=longest_updates(
+                [site.plan for site in self._settings.sites if site.plan.name in asked],
+                self._settings.local,
+                weights=request.weights,
+                steps=request.steps,
+                control=None if request.control is None else request.control.c,
+            ),
         )
 
 
 def _size(request: TrainRequest) -> int:
     """Numbers in the model that travels."""
     return sum(value.numel() for value in request.weights.values())
-
-
-def _norm(weights: Weights) -> float:
-    """The Euclidean norm of all of them together."""
-    return float(torch.stack([value.double().norm() for value in weights.values()]).norm())

@@ -12,6 +12,7 @@ from hbdp_fed.federation.codec import TrainRequest, from_arrays, to_arrays
 from hbdp_fed.federation.control import ServerControl
 from hbdp_fed.federation.roster import call_roll
 from hbdp_fed.federation.rounds import Listener, RoundTable
+from hbdp_fed.federation.secure_rounds import SecureRounds
 from hbdp_fed.federation.server_step import ServerStep
 from hbdp_fed.federation.settings import AppSettings, resolved_settings
 from hbdp_fed.federation.strategy import PrivateFedAvg
@@ -76,23 +77,43 @@ def make_server_app(
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         settings = resolved_settings(context, settings_json)
-        table = RoundTable(call_roll(grid, settings.hospitals, timeout_s=_ROLL_CALL_TIMEOUT_S), settings)
+        roster = call_roll(grid, settings.hospitals, timeout_s=_ROLL_CALL_TIMEOUT_S)
+        table = RoundTable(roster, settings)
+        secure = SecureRounds(roster, settings) if settings.secure_aggregation else None
         hooks.on_ready()
-        final = _train(grid, table, settings, architecture, start, hooks)
+        final = _train(grid, table, secure, settings, architecture, start, hooks)
         for request in hooks.probes(final):
-            # Whoever is offline has nothing to be attacked; a malicious server waits for all the others.
-            attending = table.attendance(request, settings.hospitals)
-            replies = grid.send_and_receive(table.questions(request, attending), timeout=settings.round_timeout_s)
-            for _ in table.hear(request, attending, replies, hooks.probing):
-                pass
+            _probe(grid, table, secure, settings, request, hooks.probing)
             hooks.on_probe(request.round)
 
     return app
 
 
+def _probe(
+    grid: Grid,
+    table: RoundTable,
+    secure: SecureRounds | None,
+    settings: AppSettings,
+    request: TrainRequest,
+    listener: Listener,
+) -> None:
+    """Ask everybody who is there, and tell the listener; nothing is made of the answers."""
+    # Whoever is offline has nothing to be attacked; a malicious server waits for all the others.
+    attending, timeout = table.attendance(request, settings.hospitals), settings.round_timeout_s
+    if secure is not None:
+        listener.on_attendance(attending)
+        opened = secure.open(grid, request, attending.present, listener)
+        secure.close(grid, opened, grid.send_and_receive(secure.questions(opened), timeout=timeout), listener)
+        return
+    replies = grid.send_and_receive(table.questions(request, attending), timeout=timeout)
+    for _ in table.hear(request, attending, replies, listener):
+        pass
+
+
 def _train(
     grid: Grid,
     table: RoundTable,
+    secure: SecureRounds | None,
     settings: AppSettings,
     architecture: ModelSpec,
     start: Standing,
@@ -111,6 +132,7 @@ def _train(
         rounds_before=start.round,
         listener=hooks.training,
         control=control,
+        secure=secure,
     )
     latest = start.weights
 

@@ -66,6 +66,7 @@ class AppSettings:
             :mod:`hbdp_fed.federation.clock`); None waits for everybody.
         faults: What goes wrong in a simulation, on purpose.
         aggregation: What the server makes of the updates.
+        secure_aggregation: Whether hospitals mask their updates, so that the server learns their sum alone.
     """
 
     seed: int
@@ -87,6 +88,7 @@ class AppSettings:
     deadline_s: float | None = None
     faults: tuple[Fault, ...] = ()
     aggregation: AggregationSettings = field(default_factory=AggregationSettings)
+    secure_aggregation: bool = False
 
     def site(self, hospital: str) -> Site:
         """The site called ``hospital``."""

@@ -14,6 +14,7 @@ from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import TrainRequest, from_arrays, to_arrays
 from hbdp_fed.federation.control import ServerControl
 from hbdp_fed.federation.rounds import Listener, RoundTable, participants
+from hbdp_fed.federation.secure_rounds import OpenSum, SecureRounds
 from hbdp_fed.federation.server_step import ServerStep
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.training import gradient_weights, round_progress
@@ -35,6 +36,7 @@ class PrivateFedAvg(Strategy):
         rounds_before: How many rounds are done already: Flower counts from 1.
         listener: Who is told of the answers.
         control: SCAFFOLD's c; None where local steps are not corrected.
+        secure: Asks for sums of masked updates in place of the table; None where updates travel as they are.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class PrivateFedAvg(Strategy):
         rounds_before: int,
         listener: Listener,
         control: ServerControl | None = None,
+        secure: SecureRounds | None = None,
     ) -> None:
         self._table = table
         self._settings = settings
@@ -55,6 +58,8 @@ class PrivateFedAvg(Strategy):
         self._rounds_before = rounds_before
         self._listener = listener
         self._control = control
+        self._secure = secure
+        self._open: tuple[Grid, OpenSum] | None = None
         self._global: Weights = {}
 
     def configure_train(
@@ -63,22 +68,23 @@ class PrivateFedAvg(Strategy):
         """One request a hospital that takes part, in the roster's order."""
         self._global = from_arrays(arrays)
         request = self._request(server_round)
-        return self._table.questions(request, self._attendance(request))
+        attending = self._attendance(request)
+        if self._secure is None:
+            return self._table.questions(request, attending)
+        self._listener.on_attendance(attending)
+        opened = self._secure.open(grid, request, attending.present, self._listener)
+        self._open = grid, opened
+        return self._secure.questions(opened)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Move the global weights by what the aggregation rule makes of the updates."""
         request = self._request(server_round)
-        attending = self._attendance(request)
-        updates: Iterable[ModelUpdate] = self._table.hear(request, attending, replies, self._listener)
-        if self._control is not None:
-            updates = self._control.noting(updates)
-        # Shares of those that were planned with: the mean leaves out whoever is not there, as whoever failed.
-        combined = combine(updates, self._settings.aggregation, self._settings.shares_of(attending.planned))
-        if self._control is not None:
-            weight = self._weight(request.round)
-            self._control.take(combined, asked=attending.present, round=request.round, weight=weight)
+        if self._secure is not None and self._open is not None:
+            combined = self._secure.close(*self._open, replies, self._listener)
+        else:
+            combined = self._combined(request, replies)
         return to_arrays(self._server_step.take(self._global, combined, round=request.round)), None
 
     def configure_evaluate(
@@ -105,6 +111,19 @@ class PrivateFedAvg(Strategy):
             weights=self._global,
             control=None if self._control is None else self._control.sent,
         )
+
+    def _combined(self, request: TrainRequest, replies: Iterable[Message]) -> Weights:
+        """What the rule makes of updates that travel as they are."""
+        attending = self._attendance(request)
+        updates: Iterable[ModelUpdate] = self._table.hear(request, attending, replies, self._listener)
+        if self._control is not None:
+            updates = self._control.noting(updates)
+        # Shares of those that were planned with: the mean leaves out whoever is not there, as whoever failed.
+        combined = combine(updates, self._settings.aggregation, self._settings.shares_of(attending.planned))
+        if self._control is not None:
+            weight = self._weight(request.round)
+            self._control.take(combined, asked=attending.present, round=request.round, weight=weight)
+        return combined
 
     def _attendance(self, request: TrainRequest) -> Attendance:
         settings = self._settings

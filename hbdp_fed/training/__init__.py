@@ -12,7 +12,14 @@ from hbdp_fed.training.correction import (
     next_control,
 )
 from hbdp_fed.training.device import DEVICES, resolve_device
-from hbdp_fed.training.local import LocalResult, LocalSettings, LocalStep, optimizer_at, train_locally
+from hbdp_fed.training.local import (
+    LocalResult,
+    LocalSettings,
+    LocalStep,
+    optimizer_at,
+    smallest_learning_rate,
+    train_locally,
+)
 from hbdp_fed.training.precision import PRECISIONS
 from hbdp_fed.training.schedules import SCHEDULES, Progress, ScheduleSettings, learning_rate_factor, round_progress
 
@@ -38,6 +45,7 @@ __all__ = [
     "optimizer_at",
     "resolve_device",
     "round_progress",
+    "smallest_learning_rate",
     "train_locally",
     "views",
 ]

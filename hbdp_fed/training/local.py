@@ -176,6 +176,16 @@ def train_locally(
     return _result(moving.delta(), taken)
 
 
+def smallest_learning_rate(settings: LocalSettings, steps: int) -> float:
+    """The smallest learning rate in force at any of so many steps, and after them.
+
+    Args:
+        settings: How a hospital trains.
+        steps: All of training, at least 1.
+    """
+    return min(optimizer_at(settings, step / steps).learning_rate for step in range(steps + 1))
+
+
 def optimizer_at(settings: LocalSettings, progress: float) -> OptimizerSettings:
     """The optimiser with the learning rate in force at this point of training (see :class:`Progress`)."""
     factor = learning_rate_factor(settings.schedule, progress)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hbdp_fed.adversary import REALISTIC, RELAXED, SURFACES, record_scales, seen_on
+from hbdp_fed.adversary import REALISTIC, RELAXED, SURFACES, public_of_mean, record_scales, seen_on
 from hbdp_fed.dpsgd.optimizers import build_optimizer, first_gradient
 from hbdp_fed.types import (
     ALL_HOSPITALS,
@@ -114,7 +114,7 @@ def equal(first: Weights, second: Weights) -> bool:
 
 
 def test_the_loudest_hospitals_records_count_one_and_the_others_less() -> None:
-    assert record_scales(answers(), shares()) == pytest.approx(SCALES)
+    assert record_scales({one.name: one.batch for one in HOSPITALS}, shares()) == pytest.approx(SCALES)
 
 
 @pytest.mark.parametrize("surface", ["gradient", "update"])
@@ -202,6 +202,23 @@ def test_undoing_the_optimiser_gives_the_scaled_clipped_sums_and_nothing_but_noi
     assert public.noise_multiplier == pytest.approx(math.hypot(0.3 * 0.625, 1.1, 0.6 * 0.25))
 
 
+def test_a_mean_that_was_all_that_travelled_is_seen_as_one_that_was_worked_out() -> None:
+    """Under secure aggregation the mean arrives by itself, with what was announced of the hospitals in it."""
+    publics = {answer.released.hospital: answer.public for answer in answers()}
+    [worked_out] = seen_on("aggregate", answers(), shares())
+    assert public_of_mean(publics, shares()) == replace(worked_out.public, images=publics["hospital-01"].images)
+    arrived = replace(answers()[0], threat_model=worked_out.threat_model, released=worked_out.released)
+    arrived = replace(arrived, public=public_of_mean(publics, shares()))
+    for surface in ("aggregate", "global_model"):
+        [seen], [expected] = seen_on(surface, [arrived], {}), seen_on(surface, answers(), shares())
+        assert equal(seen.released.delta, expected.released.delta)
+        assert seen.threat_model == expected.threat_model
+        assert seen.public.expected_batch == expected.public.expected_batch
+    for surface in ("gradient", "update"):
+        with pytest.raises(ValueError, match="does not show all hospitals"):
+            seen_on(surface, [arrived], {})
+
+
 @pytest.mark.parametrize("surface", ["aggregate", "global_model"])
 def test_a_mean_of_hospitals_that_clip_to_different_norms_is_refused(surface: Surface) -> None:
     apart = [replace(HOSPITALS[0], clip=0.4), *HOSPITALS[1:]]
@@ -216,7 +233,7 @@ def test_equal_hospitals_share_their_noise() -> None:
     [seen] = seen_on("aggregate", answers(alike), shares(alike))
     assert seen.public.mechanism.noise_multiplier == pytest.approx(2 * 0.8)
     assert seen.public.expected_batch == pytest.approx(4 * 16.0)
-    assert set(record_scales(answers(alike), shares(alike)).values()) == {1.0}
+    assert set(record_scales({one.name: one.batch for one in alike}, shares(alike)).values()) == {1.0}
 
 
 def test_one_hospital_is_its_own_aggregate() -> None:

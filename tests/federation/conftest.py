@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from hbdp_fed.federation.client_app import make_client_app
 from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.engine import EngineSettings, Simulated, run_federation
+from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.rounds import Listener
 from hbdp_fed.federation.server_app import ServerHooks, Standing, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
@@ -36,6 +37,7 @@ class Witness:
     updates: dict[int, list[ModelUpdate]] = field(default_factory=dict)
     probed: dict[int, list[ModelUpdate]] = field(default_factory=dict)
     reports: dict[int, list[RoundReport]] = field(default_factory=dict)
+    sums: dict[int, RevealedSum] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     attendances: list[Attendance] = field(default_factory=list)
     standings: dict[int, Standing] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Witness:
                 on_report=lambda report: self.reports.setdefault(report.round, []).append(report),
                 on_failure=self.failures.append,
                 on_attendance=self.attendances.append,
+                on_sum=lambda revealed: self.sums.update({revealed.update.round: revealed}),
             )
 
         def on_round(standing: Standing) -> None:
@@ -78,8 +81,20 @@ class Witness:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> AppSettings:
+    return federation_of(SIZES, tmp_path)
+
+
+@pytest.fixture
+def ten(tmp_path: Path) -> AppSettings:
+    """Ten hospitals that mask their updates: the sum survives the loss of three."""
+    sizes = (20, 31, 12, 25, 18, 22, 15, 27, 19, 24)
+    return replace(federation_of(sizes, tmp_path), secure_aggregation=True, on_failure="tolerate", local_steps=1)
+
+
+def federation_of(sizes: Sequence[int], tmp_path: Path) -> AppSettings:
+    """Hospitals that hold so many records each."""
     sites = []
-    for i, size in enumerate(SIZES):
+    for i, size in enumerate(sizes):
         g = generator(0, "site", i)
         images, labels = torch.rand(size, 1, 12, 12, generator=g), torch.randint(0, 2, (size,), generator=g)
         shard = tmp_path / f"site-{i}.safetensors"
