@@ -74,7 +74,7 @@ def surfaces_seen(adversary: AdversaryConfig, *, secure: bool) -> tuple[Surface,
         adversary: Its settings.
         secure: Whether updates are summed securely; ``auto`` is then the sum, and otherwise every hospital's gradients.
     """
-    words = [adversary.surfaces] if isinstance(adversary.surfaces, str) else list(adversary.surfaces)
+    words: list[Any] = [adversary.surfaces] if isinstance(adversary.surfaces, str) else list(adversary.surfaces)
     if words == [AUTO]:
         return ("aggregate",) if secure else ("gradient",)
     return tuple(words)

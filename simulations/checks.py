@@ -9,7 +9,7 @@ from pathlib import Path
 from hbdp_fed.dpsgd import GRAD_MODES, LOSSES
 from hbdp_fed.dpsgd.optimizers import OPTIMIZERS
 from hbdp_fed.errors import SettingError, unknown_choice
-from hbdp_fed.federation.aggregation import WEIGHTINGS, AggregationSettings
+from hbdp_fed.federation.aggregation import AGGREGATIONS, WEIGHTINGS, AggregationSettings
 from hbdp_fed.federation.aggregation import check as check_aggregation
 from hbdp_fed.federation.faults import ANY_PHASE, FAULTS, NEED_PROCESSES, PHASES
 from hbdp_fed.models import MODELS
@@ -134,13 +134,14 @@ def _check_answers(config: RunConfig) -> None:
             "federation.min_hospitals",
             f"must be at most the {asked} hospitals that a round asks, got {federation.min_hospitals}",
         )
+    _known("federation.aggregation", federation.aggregation, AGGREGATIONS)
+    if federation.secure_aggregation:
+        check_secure(federation.aggregation, config.training.correction, asked=asked)
     # The rule has to be defined for the fewest answers that a round may count with.
     fewest = asked if federation.on_failure == "abort" else federation.min_hospitals
     check_aggregation(
         AggregationSettings(federation.aggregation, trim=federation.trim, byzantine=federation.byzantine), fewest
     )
-    if federation.secure_aggregation:
-        check_secure(federation.aggregation, config.training.correction, asked=asked)
     for fault in federation.faults:
         _check_fault(fault, engine=config.engine.name, secure=federation.secure_aggregation)
 

@@ -159,7 +159,7 @@ def _train_and_assess(
         "seed": prepared.config.seed,
         "model_sha256": weights_sha256(chosen.weights),
         "privacy": privacy_summary(prepared),
-        "secure_aggregation": course.sums.summary(),
+        "secure_aggregation": course.sums.summary(seeded=not prepared.config.privacy.secure_noise),
         **utility,
         "utility_validation": chosen.validation,
         "validation_history": [{"round": number, **figures} for number, figures in chosen.history],

@@ -19,6 +19,9 @@ from hbdp_fed.types import HospitalPlan, Weights
 
 _KEY = "federation.secure_aggregation"
 
+_SEEDED = "drawn from the run's seed: repeatable, and so no protection by themselves"
+_SECURE = "drawn by the operating system, which nobody can repeat"
+
 _PLAIN_STEPS = "sgd"
 """The optimiser whose noise is known before training."""
 
@@ -153,8 +156,12 @@ class SumFigures:
         thresholds = {int(asked): needed for asked, needed in value.get("thresholds", {}).items()}
         return cls(**{**value, "thresholds": thresholds})
 
-    def summary(self) -> dict[str, Any] | None:
-        """The ``secure_aggregation`` entry of the summary; None where no sum was taken."""
+    def summary(self, *, seeded: bool) -> dict[str, Any] | None:
+        """The ``secure_aggregation`` entry of the summary; None where no sum was taken.
+
+        Args:
+            seeded: Whether the hospitals' secrets came from the run's seed.
+        """
         if not self.thresholds:
             return None
         return {
@@ -162,5 +169,6 @@ class SumFigures:
             "bits": self.bits,
             "largest_error": self.largest_error,
             "least_noise_to_step": self.least_noise,
+            "secrets": _SEEDED if seeded else _SECURE,
             "effectively_gaussian": None if self.least_noise is None else self.least_noise >= EFFECTIVELY_GAUSSIAN,
         }

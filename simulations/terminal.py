@@ -70,6 +70,8 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
         table.add_row("participation", absent)
     for line in _noise_lines(summary["noise_to_resolution"]):
         table.add_row("noise/resolution", line)
+    if summary.get("secure_aggregation"):
+        table.add_row("secure sum", _sum_line(summary["secure_aggregation"]))
     _add_risk(table, risk)
     console.print(table)
 
@@ -254,6 +256,13 @@ def _noise_lines(hospitals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"WARNING: below {EFFECTIVELY_GAUSSIAN:g} at {names}: the noise is not effectively Gaussian and can be "
             "rounded off; training.precision=float64 restores it"
         )
+
+
+def _sum_line(summed: Mapping[str, Any]) -> str:
+    """What rounding to the grid of secure sums did."""
+    noise = summed["least_noise_to_step"]
+    kept = "" if noise is None else f"; noise at least {_number(noise)} steps of the grid"
+    return f"means off by at most {_number(summed['largest_error'])} in a coordinate ({summed['bits']} bits){kept}"
 
 
 def _number(value: float | str | None) -> str:

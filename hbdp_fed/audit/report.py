@@ -80,6 +80,7 @@ def render_report(
             **_utility(summary),
             **_data(summary),
             **_participation(summary),
+            summed=summary.get("secure_aggregation"),
         )
     )
 

@@ -213,7 +213,9 @@ def _in_turn(state: RecordDict, number: int, stage: str) -> ConfigRecord:
     if secrets is None or secrets["round"] != number:
         raise PermissionError(f"refused: there are no secrets for the sum of round {number}, or no more")
     if secrets["stage"] != stage:
-        raise PermissionError(f"refused: in the sum of round {number} the hospital has {secrets['stage']}, not {stage}")
+        raise PermissionError(
+            f"refused: in the sum of round {number} the hospital has {secrets['stage']!r}, not {stage!r}"
+        )
     return secrets
 
 

@@ -224,7 +224,7 @@ def parse_released(
     pairwise: dict[str, Share] = {}
     parts = (_list(config[name]) for name in ("owners", "in_sum", "places", "values"))
     for owner, in_sum, place, value in zip(*parts, strict=True):
-        share = Share(x=int(place), y=value_from_bytes(_bytes(value)))  # type: ignore[call-overload]
+        share = Share(x=int(place), y=value_from_bytes(_bytes(value)))
         (own if in_sum else pairwise)[str(owner)] = share
     if set(own) != set(survivors) or set(pairwise) != set(dropped):
         raise ValueError("its shares are for another list of survivors")
@@ -243,7 +243,7 @@ def _from(hospital: str, number: int, told: Mapping[str, object]) -> RecordDict:
 def _said_by(message: Message, hospital: str, number: int) -> ConfigRecord:
     config = _config(message)
     if (config["hospital"], config["round"]) != (hospital, number):
-        raise ValueError(f"it says it is {config['hospital']}'s to round {config['round']}")
+        raise ValueError(f"it says it is {config['hospital']!r} to round {config['round']!r}")
     return config
 
 

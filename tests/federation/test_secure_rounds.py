@@ -335,5 +335,5 @@ def test_a_second_request_for_an_update_is_refused_and_does_no_harm(ten, run, mo
     monkeypatch.setattr(secure_rounds.SecureRounds, "_released", greedy)
     assert len(run(replace(ten, rounds=1)).sums[1].hospitals) == 10
     assert [text.partition(": ")[2] for text in told] == [
-        "refused: in the sum of round 1 the hospital has masked, not dealt"
+        "refused: in the sum of round 1 the hospital has 'masked', not 'dealt'"
     ] * 10

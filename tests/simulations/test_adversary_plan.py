@@ -249,7 +249,10 @@ def test_without_a_number_as_many_rounds_are_seen_as_do_not_take_long() -> None:
     ("changes", "message"),
     [
         ({"attack": "x"}, "adversary.attack: 'x' is not known; choose one of: auto, candidate_matching, imprint, "),
-        ({"surfaces": ["x"]}, "adversary.surfaces: 'x' is not known; choose one of: aggregate, global_model, gradient"),
+        (
+            {"surfaces": ["x"]},
+            "adversary.surfaces: 'x' is not known; choose one of: aggregate, auto, global_model, gradient",
+        ),
         ({"surfaces": []}, "adversary.surfaces: must be different ones of: gradient, update, aggregate, global_model"),
         ({"surfaces": ["update", "update"]}, "adversary.surfaces: must be different ones of: gradient, update"),
         ({"probes": -1}, "adversary.probes: must be at least 0, got -1"),

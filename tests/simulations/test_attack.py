@@ -274,7 +274,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["surfaces=[brain]"], "surfaces: 'brain' is not known; choose one of: aggregate, global_model, gradient, up"),
+        (
+            ["surfaces=[brain]"],
+            "surfaces: 'brain' is not known; choose one of: aggregate, auto, global_model, gradient, up",
+        ),
         (["surfaces=[]"], "surfaces: must be different ones of: gradient, update, aggregate, global_model"),
         (["hospitals=[hospital-03]"], "hospitals: 'hospital-03' is not known; choose one of: hospital-01, hospital-02"),
         (
