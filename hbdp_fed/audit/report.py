@@ -327,15 +327,14 @@ def _data(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _participation(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the page says of who took part, and of the simulated clock; nothing of an older summary, which has neither.
 
-    ``slowest`` is whom most rounds waited for, where that was not everybody alike.
+    ``slowest`` is whom most rounds waited for; None where several held up as many.
     """
     time = summary.get("time") or {}
     waited = time.get("waited_for") or {}
-    slowest = max(waited, key=lambda name: waited[name], default=None)
-    alike = len(set(waited.values())) == 1
+    slowest = [name for name, share in waited.items() if share == max(waited.values())]
     return {
         "attending": (summary.get("participation") or {}).get("hospitals") or [],
         "simulated_s": time.get("simulated_s"),
         "waited_for": waited,
-        "slowest": None if slowest is None or alike else slowest,
+        "slowest": slowest[0] if len(slowest) == 1 and len(waited) > 1 else None,
     }

@@ -572,7 +572,7 @@ def test_who_took_part_and_what_the_clock_says_are_told() -> None:
     page = render_report(found, pictures={"participation": b"who"})
     text = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
     assert "all rounds and probes take 5 h 07 min :" in text
-    assert "<hospital-02> held up 75.0% of them" in text
+    assert "<hospital-02> held up 75.0% of them, more than any other hospital. Hospitals were offline" in text
     assert "offline 3 times and late 1 time;" in text
     assert "<hospital-02> 5 3 1 0 1 min 30 s 75.0% 0.25 inf" in text
     assert "hospital-01 9 0 0 0 12.5 s 25.0% 0.25 777" in text
