@@ -38,6 +38,9 @@ class Silent:
     def advance(self, note: str) -> None:
         pass
 
+    def tell(self, line: str) -> None:
+        """Nothing."""
+
     def say(self, note: str) -> None:
         pass
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.codec import RoundReport
+from hbdp_fed.federation.preflight import Sizing
 from hbdp_fed.privacy import epsilon_schedule
 from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry
 from hbdp_fed.types import DpSgdParams
@@ -27,7 +28,7 @@ class Course:
     """How the federation went.
 
     Attributes:
-        startup_s: Seconds until all hospitals had answered the roll-call.
+        startup_s: Seconds from when everything was prepared until all hospitals had answered the roll-call.
         rounds_s: Seconds of all rounds and probes, without those of a run that was interrupted.
         client_compute_s: Seconds of the hospitals' own work in them, added up.
         answers: Answers that were used, probes included.
@@ -36,6 +37,7 @@ class Course:
         clipped_sum: By hospital, the smallest ratio of its noise to the spacing of the numbers that clipped gradients
             were summed in, over all rounds and probes; NaN without noise.
         ledger: How many lines the privacy ledger has at the end, and the last one's hash.
+        sizing: How many hospitals computed at the same time; None before the engine has said so.
     """
 
     startup_s: float = 0.0
@@ -46,6 +48,7 @@ class Course:
     steps: Counter[str] = field(default_factory=Counter)
     clipped_sum: dict[str, float] = field(default_factory=dict)
     ledger: dict[str, Any] = field(default_factory=dict)
+    sizing: Sizing | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """What has to be known to go on."""

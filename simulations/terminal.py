@@ -45,6 +45,10 @@ class ProgressLine(Protocol):
         """Something begins that takes a while."""
         ...
 
+    def tell(self, line: str) -> None:
+        """Something that is to stay on the screen."""
+        ...
+
 
 def show_plan(
     console: Console, plans: Sequence[HospitalPlan], *, title: str, noise_to_resolution: Sequence[tuple[float, float]]
@@ -104,6 +108,9 @@ class _Bar:
     def say(self, note: str) -> None:
         self._bar.update(self._task, description=note)
 
+    def tell(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
 
 class _Lines:
     """About ten lines a run, so that a log file stays readable."""
@@ -118,6 +125,9 @@ class _Lines:
 
     def say(self, note: str) -> None:
         self._console.print(note, markup=False, highlight=False)
+
+    def tell(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_result(console: Console, summary: Mapping[str, Any]) -> None:

@@ -29,6 +29,9 @@ from hbdp_fed.training import resolve_device, round_progress, train_locally
 from hbdp_fed.types import ModelUpdate
 
 _PARTITION = "partition-id"
+SHARD = "shard"
+"""Where a node's own configuration says that it keeps the hospital's records, if not where the settings say."""
+
 _LEDGER = "ledger"
 
 
@@ -50,7 +53,7 @@ def make_client_app(settings_json: str | None = None) -> ClientApp:
             message,
             context,
             settings_json,
-            lambda settings, site: _train(parse_request(message), settings, site, context.state),
+            lambda settings, site: _train(parse_request(message), settings, site, context),
         )
 
     return app
@@ -75,12 +78,12 @@ def _answer(
         return Message(content, reply_to=message)
 
 
-def _train(request: TrainRequest, settings: AppSettings, site: Site, state: RecordDict) -> RecordDict:
+def _train(request: TrainRequest, settings: AppSettings, site: Site, context: Context) -> RecordDict:
     started = time.perf_counter()
     torch.set_num_threads(settings.threads)
     name, mechanism = site.plan.name, site.plan.mechanism
-    steps_spent = charge_ledger(state, round=request.round, steps=request.steps, planned=mechanism.steps)
-    records = _own_records(site.shard)
+    steps_spent = charge_ledger(context.state, round=request.round, steps=request.steps, planned=mechanism.steps)
+    records = _own_records(str(context.node_config.get(SHARD, site.shard)))
     device = resolve_device(settings.device)
     randomness = round_randomness(settings, name, request.round, device)
     result = train_locally(
