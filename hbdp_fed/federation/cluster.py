@@ -54,28 +54,31 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
 
 
 @contextmanager
-def cluster_early(settings: ClusterSettings, then: Callable[[], None]) -> Iterator[None]:
+def cluster_early(
+    settings: ClusterSettings, *, then: Callable[[], None], at_last: Callable[[], None]
+) -> Iterator[None]:
     """Start Ray beside what happens inside; who needs it there waits for it in :func:`cluster`.
 
     Args:
         settings: Which cluster. If it cannot be had, whoever needs it is told.
-        then: Done beside, too, once Ray is there.
+        then: Done beside, too, once Ray is there; who needs Ray waits for it, too.
+        at_last: Done before Ray is left.
     """
     left = threading.Event()
 
     def start_and_stay() -> None:
         begun = False
         try:
-            try:
-                begun = _begin(settings)
-            finally:
-                _STARTING.release()
+            begun = _begin(settings)
             then()
         except Exception as error:  # noqa: BLE001 - it comes again where the cluster is needed
             logger.debug("Ray was not started early: %s", error)
+        finally:
+            _STARTING.release()
         # Ray's processes end with the thread that started them.
         left.wait()
         if begun:
+            at_last()
             _end()
 
     _STARTING.acquire()  # before anybody inside can

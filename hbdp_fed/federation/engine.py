@@ -159,12 +159,17 @@ def kept_ready(engine: EngineSettings) -> Iterator[None]:
         yield
         return
 
-    def warm() -> None:
-        from hbdp_fed.federation.on_ray import warm_up
+    def start_workers() -> None:
+        from hbdp_fed.federation.on_ray import start_early
 
-        warm_up(engine.cluster.processors // engine.threads_per_client, engine.threads_per_client)
+        start_early(engine.crew(cluster_nodes()), threads=engine.threads_per_client)
 
-    with cluster_early(engine.cluster, warm if engine.address == LOCAL else lambda: None):
+    def end_workers() -> None:
+        from hbdp_fed.federation.on_ray import forget_early
+
+        forget_early()
+
+    with cluster_early(engine.cluster, then=start_workers, at_last=end_workers):
         yield
 
 

@@ -39,22 +39,22 @@ Shards = Sequence[tuple[str, Path]]
 
 
 class _Worker:
-    """A process that plays one hospital at a time.
+    """A process that plays one hospital at a time."""
 
-    Args:
-        app: The hospitals'.
-        threads: PyTorch's.
-        shards: The path of each hospital's records, and the node that has them where others may lack them.
-    """
+    def begin(self, app: ClientApp, threads: int, shards: tuple[Shards, str] | None) -> None:
+        """Learn what there is to do. That it answers says that everything is imported.
 
-    def __init__(self, app: ClientApp, threads: int, shards: tuple[Shards, str] | None) -> None:
+        Args:
+            app: The hospitals'.
+            threads: PyTorch's.
+            shards: The paths of the hospitals' records, and the node that has them where others may lack them.
+        """
         torch.set_num_threads(threads)
-        self._app = app
-        self._shards = shards
-        self._shelf = Shelf(self._fetch)
+        self._app, self._shards, self._shelf = app, shards, Shelf(self._fetch)
 
-    def ready(self) -> None:
-        """Nothing; that it answers says that everything is imported."""
+    def warm_up(self) -> None:
+        """Import what PyTorch's optimisers import with their first step."""
+        import torch._dynamo  # noqa: F401
 
     def rehearse(self, step: Rehearsal) -> Need:
         return rehearse(step)
@@ -79,15 +79,37 @@ def _bytes_of(path: Path) -> Any:
     return np.fromfile(path, dtype=np.uint8)
 
 
-def warm_up(processes: int, threads: int) -> None:
-    """Have so many processes import what a hospital needs, so that a worker finds it done. Nobody waits for them."""
-    ready = ray.remote(num_cpus=threads, max_retries=0)(_imported)
-    for _ in range(processes):
-        ready.remote()
+_EARLY: list[tuple[Crew, int, list[Any]]] = []
 
 
-def _imported() -> None:
-    """Being here takes the import of this module."""
+def start_early(crew: Crew, *, threads: int) -> None:
+    """Start processes before it is known what they are to do; the next players of such a crew take them over.
+
+    Ray has to be there, and :func:`forget_early` comes before its end.
+    """
+    actors = [_started(crew, node, threads) for node in crew.nodes]
+    for actor in actors:
+        actor.warm_up.remote()
+    _EARLY.append((crew, threads, actors))
+
+
+def forget_early() -> None:
+    """End processes that nobody has taken over."""
+    while _EARLY:
+        for actor in _EARLY.pop()[2]:
+            ray.kill(actor)
+
+
+def _taken_over(crew: Crew, threads: int) -> list[Any]:
+    found = _EARLY.pop()[2] if _EARLY and _EARLY[-1][:2] == (crew, threads) else None
+    forget_early()
+    return [_started(crew, node, threads) for node in crew.nodes] if found is None else found
+
+
+def _started(crew: Crew, node: Node, threads: int) -> Any:
+    actor: Any = ray.remote(num_cpus=threads, num_gpus=crew.gpus, max_restarts=0, max_task_retries=0)(_Worker)
+    # If the node is lost, any other will do.
+    return actor.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.name, soft=True)).remote()
 
 
 @dataclass
@@ -142,11 +164,10 @@ class RayPlayers:
     """
 
     def __init__(self, app: ClientApp, crew: Crew, *, threads: int, shards: Shards | None = None) -> None:
-        self._app = ray.put(app)
-        self._threads = threads
+        self._app, self._crew, self._threads = ray.put(app), crew, threads
         self._shards = None if shards is None else ray.put((shards, ray.get_runtime_context().get_node_id()))
-        self._actor: Any = ray.remote(num_cpus=threads, num_gpus=crew.gpus, max_restarts=0, max_task_retries=0)(_Worker)
-        self._seats = [_Seat(node, *self._start(node)) for node in crew.nodes]
+        actors = _taken_over(crew, threads)
+        self._seats = [_Seat(node, *self._begun(actor)) for node, actor in zip(crew.nodes, actors, strict=True)]
         self._placed: tuple[RecordDict, Any] | None = None
 
     def __call__(self, jobs: Iterable[Job], timeout_s: float | None) -> Iterator[Answered]:
@@ -206,15 +227,12 @@ class RayPlayers:
             ray.kill(seat.actor)
         self._seats.clear()
 
-    def _start(self, node: Node) -> tuple[Any, Any]:
-        # If the node is lost, any other will do.
-        there = NodeAffinitySchedulingStrategy(node.name, soft=True)
-        actor = self._actor.options(scheduling_strategy=there).remote(self._app, self._threads, self._shards)
-        return actor, actor.ready.remote()
+    def _begun(self, actor: Any) -> tuple[Any, Any]:
+        return actor, actor.begin.remote(self._app, self._threads, self._shards)
 
     def _replace(self, seat: _Seat) -> None:
         ray.kill(seat.actor)
-        (seat.actor, seat.ready), seat.since = self._start(seat.node), None
+        (seat.actor, seat.ready), seat.since = self._begun(_started(self._crew, seat.node, self._threads)), None
 
     def _is_up(self, seat: _Seat) -> bool:
         if seat.since is None and ray.wait([seat.ready], timeout=0)[0]:

@@ -117,9 +117,9 @@ def test_a_cluster_inside_another_is_the_same_and_the_outer_one_ends_it() -> Non
     """Also where the outer one is still starting."""
     own = ClusterSettings(address="local", processors=1, gpus=False)
     done: list[bool] = []
-    with cluster_early(own, lambda: done.append(ray.is_initialized())):
+    with cluster_early(own, then=lambda: done.append(ray.is_initialized()), at_last=lambda: done.append(False)):
         with cluster(replace(own, processors=7)):
             assert ray.cluster_resources()["CPU"] == 1
         assert ray.is_initialized()
-    assert done == [True]
+    assert done == [True, False]
     assert not ray.is_initialized()
