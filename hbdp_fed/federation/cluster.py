@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ LOCAL = "local"
 """The address of a cluster of one's own on this machine."""
 
 _STARTING = threading.Lock()
+_REACH_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ def cluster_nodes() -> list[Node]:
 
     Free memory is what Ray found when it was started on the node: its ``memory`` and what it set aside for objects.
     """
-    import ray
+    import ray  # takes seconds to import
 
     own = ray.get_runtime_context().get_node_id()
     alive = [node for node in ray.nodes() if node["Alive"]]
@@ -118,6 +120,7 @@ def _begin(settings: ClusterSettings) -> bool:
     if ray.is_initialized():
         return False
     own = settings.address == LOCAL
+    _check_reachable(settings.address)
     try:
         ray.init(
             # By default Ray joins whatever cluster this machine has, be it another run's, a stranger's or the remains
@@ -137,6 +140,17 @@ def _begin(settings: ClusterSettings) -> bool:
             raise
         raise SettingError("engine.address", f"{settings.address}: {str(error).strip().splitlines()[0]}") from error
     return True
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise SettingError("engine.address", f"nothing answers at {address} ({error})") from error
 
 
 def _end() -> None:

@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.client_app import SHARD
 from hbdp_fed.federation.crew import Crew, Node
-from hbdp_fed.federation.preflight import Need, Rehearsal, rehearse
+from hbdp_fed.federation.preflight import Need, Rehearsal, out_of_memory, rehearse
 from hbdp_fed.federation.shelf import Shelf
 from hbdp_fed.federation.simulated_grid import LOST, TIMED_OUT, Answered, Job
 
@@ -205,11 +205,12 @@ class RayPlayers:
             need: Need = ray.get(seat.actor.rehearse.remote(step))
             return need
         except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
+            if not out_of_memory(error.cause):
+                raise error.cause from error
         except ray.exceptions.RayError as error:
             logger.debug("the rehearsal ended its process: %s", error)
-            self._replace(seat)
-            return None
+        self._replace(seat)
+        return None
 
     def keep(self, nodes: Sequence[Node]) -> None:
         """Go on with so many processes on these nodes, those that are up first; end the others before they get work."""

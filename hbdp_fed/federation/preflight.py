@@ -16,6 +16,7 @@ from hbdp_fed.federation.crew import Crew, Node
 from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.seeding import generator, noise_stream
 from hbdp_fed.training import LocalSettings, Progress, resolve_device, train_locally
+from hbdp_fed.training.precision import precision_called
 from hbdp_fed.types import DpSgdParams, ModelSpec
 
 _SPARED = 0.1
@@ -102,7 +103,7 @@ def rehearse(step: Rehearsal) -> Need:
     """Take one DP-SGD step on zeros in this process and say how much memory the process has taken at its peak.
 
     Only one physical batch is differentiated, since the others reuse its memory. What the rest of the batch takes
-    while it waits for its turn, records and views in float32, is added.
+    while it waits for its turn, records and views, is added.
     """
     torch.set_num_threads(step.threads)
     device = resolve_device(step.device)
@@ -127,12 +128,18 @@ def rehearse(step: Rehearsal) -> Need:
         augmentation_generator=draw,
         device=device,
     )
-    waiting = (step.batch - size) * (1 + step.local.multiplicity) * 4 * math.prod(step.image_shape)
+    bytes_a_row = precision_called(step.local.precision).parameters.itemsize * math.prod(step.image_shape)
+    waiting = (step.batch - size) * (1 + step.local.multiplicity) * bytes_a_row
     memory = peak_memory() + waiting
     if device.type != "cuda":
         return Need(memory)
     taken = torch.cuda.max_memory_reserved(device) + _CUDA_CONTEXT + waiting
     return Need(memory, taken, torch.cuda.get_device_properties(device).total_memory)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that there is not enough memory, which PyTorch's allocator on the CPU does in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def peak_memory() -> int:

@@ -6,6 +6,7 @@ from the workers by a path that is nowhere.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -123,3 +124,11 @@ def test_a_cluster_inside_another_is_the_same_and_the_outer_one_ends_it() -> Non
         assert ray.is_initialized()
     assert done == [True, False]
     assert not ray.is_initialized()
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
+    with socket.socket() as free:  # bound, but nobody listens
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(SettingError, match=f"^engine.address: nothing answers at {address}"):
+            check_room(EngineSettings("ray", 1, 1, 0.0, address=address))

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from hbdp_fed.federation.crew import Crew, Node
-from hbdp_fed.federation.preflight import Need, Rehearsal, fitting, peak_memory, rehearse
+from hbdp_fed.federation.preflight import Need, Rehearsal, fitting, out_of_memory, peak_memory, rehearse
 from hbdp_fed.training import LocalSettings
 from hbdp_fed.types import DpSgdParams, ModelSpec, OptimizerSettings
 
@@ -89,3 +90,10 @@ def test_each_node_keeps_as_many_as_its_memory_allows_and_one_is_left_in_any_cas
     assert sorted(node.name for node in found) == kept.split()
     assert (sizing.workers, sizing.fits) == (len(kept.split()), fits)
     assert (sizing.gpus_per_client, sizing.need, sizing.free_memory) == (0.25, need, 14 * GIB)
+
+
+def test_a_step_that_cannot_have_its_memory_is_told_from_one_that_fails() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60)
+    assert out_of_memory(raised.value)
+    assert not out_of_memory(RuntimeError("shapes do not match"))
