@@ -41,6 +41,10 @@ Shards = Sequence[tuple[str, Path]]
 class _Worker:
     """A process that plays one hospital at a time."""
 
+    def __init__(self) -> None:
+        # What PyTorch's optimisers import with their first step takes a second, which is not the hospital's.
+        import torch._dynamo  # noqa: F401
+
     def begin(self, app: ClientApp, threads: int, shards: tuple[Shards, str] | None) -> None:
         """Learn what there is to do. That it answers says that everything is imported.
 
@@ -51,10 +55,6 @@ class _Worker:
         """
         torch.set_num_threads(threads)
         self._app, self._shards, self._shelf = app, shards, Shelf(self._fetch)
-
-    def warm_up(self) -> None:
-        """Import what PyTorch's optimisers import with their first step."""
-        import torch._dynamo  # noqa: F401
 
     def rehearse(self, step: Rehearsal) -> Need:
         return rehearse(step)
@@ -87,10 +87,7 @@ def start_early(crew: Crew, *, threads: int) -> None:
 
     Ray has to be there, and :func:`forget_early` comes before its end.
     """
-    actors = [_started(crew, node, threads) for node in crew.nodes]
-    for actor in actors:
-        actor.warm_up.remote()
-    _EARLY.append((crew, threads, actors))
+    _EARLY.append((crew, threads, [_started(crew, node, threads) for node in crew.nodes]))
 
 
 def forget_early() -> None:
