@@ -12,6 +12,7 @@ from typing import Any, Literal
 from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.clock import UPLOAD_BYTES, Attendance
 from hbdp_fed.federation.codec import RoundReport
+from hbdp_fed.federation.preflight import Sizing
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.privacy import epsilon_schedule
 from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry
@@ -31,7 +32,7 @@ class Course:
     """How the federation went.
 
     Attributes:
-        startup_s: Seconds until all hospitals had answered the roll-call.
+        startup_s: Seconds from when everything was prepared until all hospitals had answered the roll-call.
         rounds_s: Seconds of all rounds and probes, without those of a run that was interrupted.
         client_compute_s: Seconds of the hospitals' own work in them, added up.
         answers: Answers that were used, probes included.
@@ -41,6 +42,7 @@ class Course:
             were summed in, over all rounds and probes; NaN without noise.
         ledger: How many lines the privacy ledger has at the end, and the last one's hash.
         sums: What secure aggregation came to, in the rounds that used it.
+        sizing: How many hospitals computed at the same time; None before the engine has said so.
     """
 
     startup_s: float = 0.0
@@ -52,6 +54,7 @@ class Course:
     clipped_sum: dict[str, float] = field(default_factory=dict)
     ledger: dict[str, Any] = field(default_factory=dict)
     sums: SumFigures = field(default_factory=SumFigures)
+    sizing: Sizing | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """What has to be known to go on."""

@@ -16,6 +16,7 @@ from hbdp_fed.federation.client_app import make_client_app
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.engine import Simulated, run_federation
 from hbdp_fed.federation.faults import Fault
+from hbdp_fed.federation.preflight import Sizing
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.rounds import Listener, participants
 from hbdp_fed.federation.server_app import ServerHooks, Standing, make_server_app
@@ -25,6 +26,7 @@ from hbdp_fed.privacy.ledger import Ledger
 from hbdp_fed.types import ModelUpdate, Weights
 from simulations.books import Books, Course
 from simulations.interrupt import Interrupted, Request, stopping_between_rounds
+from simulations.preflight import rehearsal_of, sizing_line
 from simulations.prepare import Prepared
 from simulations.probe import ProbeCampaign
 from simulations.progress import ProgressLine
@@ -53,6 +55,11 @@ class _Log:
     done_before: int
     tally: Tally = field(default_factory=Tally)
     ready: float = 0.0
+
+    def on_sized(self, sizing: Sizing) -> None:
+        self.course.sizing = sizing
+        if (line := sizing_line(sizing)) is not None:
+            self.progress.tell(line)
 
     def on_ready(self) -> None:
         self.ready = time.perf_counter()
@@ -166,7 +173,7 @@ def execute(
         folder: Where everything is written.
         progress: Tells people what goes on.
         campaign: The malicious server's; None without one.
-        begun: When the engine was started, by ``time.perf_counter``.
+        begun: When everything was prepared, by ``time.perf_counter``.
         tracker: Gets every training round's figures.
 
     Raises:
@@ -200,6 +207,7 @@ def execute(
             tracker=tracker,
             done_before=standing.round,
         )
+        simulated.rehearsal, simulated.on_sized = rehearsal_of(prepared), log.on_sized
         text = settings.to_json()
         run_federation(
             make_server_app(text, architecture=prepared.architecture, start=standing, hooks=log.hooks),

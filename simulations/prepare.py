@@ -14,7 +14,7 @@ from hbdp_fed.data import FederatedDataset, ImageDataset, PartitionSettings, dea
 from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.aggregation import mean_shares
-from hbdp_fed.federation.engine import EngineSettings, default_workers
+from hbdp_fed.federation.engine import EngineSettings
 from hbdp_fed.federation.profiles import SiteProfile
 from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.server_step import ServerSettings
@@ -155,9 +155,6 @@ def prepare(config: RunConfig) -> Prepared:
             all_steps=hyper.rounds * hyper.local_steps,
             asked=_asked(config, hyper, names),
         )
-    threads = config.engine.threads_per_client
-    workers = config.engine.workers or default_workers(num_hospitals=config.clients, threads_per_client=threads)
-    gpus = config.engine.gpus_per_client
     prepared = Prepared(
         config=config,
         dataset=dataset,
@@ -172,18 +169,30 @@ def prepare(config: RunConfig) -> Prepared:
         architecture=architecture,
         initial=initial,
         fresh=fresh,
-        engine=EngineSettings(
-            name=config.engine.name,
-            workers=workers,
-            threads_per_client=threads,
-            gpus_per_client=gpus if gpus is not None else (1.0 / workers if device.type == "cuda" else 0.0),
-            address=config.engine.address,
-        ),
+        engine=engine_settings(config),
         device=device,
         attacks=attacks,
         observed=(),
     )
     return replace(prepared, observed=observed_by(prepared))
+
+
+def engine_settings(config: RunConfig) -> EngineSettings:
+    """How to run. It takes no data set, so that the engine can be started while one is read.
+
+    Raises:
+        SettingError: if there is no such device.
+    """
+    engine = config.engine
+    on_gpu = resolve_device(config.device).type == "cuda"
+    return EngineSettings(
+        name=engine.name,
+        workers=engine.workers,
+        threads_per_client=engine.threads_per_client,
+        gpus_per_client=0.0 if engine.gpus_per_client is None and not on_gpu else engine.gpus_per_client,
+        address=engine.address,
+        at_most=config.clients,
+    )
 
 
 def _planned_steps(

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from hbdp_fed.audit import partition_figure, render_report, save_figure, summary_figures
 from hbdp_fed.errors import HospitalFailure, QuorumLost, SettingError, TrainingDiverged
-from hbdp_fed.federation.engine import kept_ready
+from hbdp_fed.federation.engine import check_room, kept_ready
 from hbdp_fed.models import weights_sha256
 from hbdp_fed.privacy.ledger import LedgerError
+from simulations import checks
 from simulations.assess import noise_summary, privacy_summary
 from simulations.attacking import Assault, attack_and_audit
 from simulations.attendance import clock_summary, participation_summary
@@ -27,7 +28,8 @@ from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
 from simulations.headers import last_round
 from simulations.old_run import composed_of
-from simulations.prepare import Prepared, prepare, resolution
+from simulations.preflight import engine_summary
+from simulations.prepare import Prepared, engine_settings, prepare, resolution
 from simulations.probe import ProbeCampaign
 from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
@@ -95,10 +97,19 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     started = time.perf_counter()
     config = typed(composed)
     path = planned_folder(config.run_dir, config.name) if source is None else source.path
+    checks.check(config)
     check_installed(config.tracking)
     console.print(f"reading {config.data.name}", soft_wrap=True)
-    prepared = prepare(config)
-    check_attendance(prepared)
+    with kept_ready(engine_settings(config)):
+        prepared = prepare(config)
+        check_room(prepared.engine)
+        check_attendance(prepared)
+        return _begin(prepared, path, composed, source, console, started=started)
+
+
+def _begin(
+    prepared: Prepared, path: Path, composed: DictConfig, source: RunFolder | None, console: Console, *, started: float
+) -> int:
     campaign = ProbeCampaign.planned(prepared)
     # From here on nothing is refused any more: the folder is made, and everything that happens is written into it.
     folder = source or create(path)
@@ -113,11 +124,12 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     show_partition(console, partition)
     save_figure(partition_figure(partition), folder.figures / "partition.png")
     if prepared.fresh:
-        console.print(f"not in {config.model.weights}, so freshly drawn: {', '.join(prepared.fresh)}", soft_wrap=True)
+        weights = prepared.config.model.weights
+        console.print(f"not in {weights}, so freshly drawn: {', '.join(prepared.fresh)}", soft_wrap=True)
     show_plan(console, prepared.plans, title=_plan_title(prepared), noise_to_resolution=resolution(prepared))
     try:
         begun = time.perf_counter()
-        with kept_ready(prepared.engine), tracked(config.tracking, _place(prepared, folder, console)) as tracker:
+        with tracked(prepared.config.tracking, _place(prepared, folder, console)) as tracker:
             return _train_and_assess(prepared, folder, campaign, console, tracker, started=started, begun=begun)
     except BaseException as problem:
         folder.write_ending(problem, rounds=prepared.hyper.rounds)
@@ -144,7 +156,7 @@ def _train_and_assess(
         assault = Assault(prepared, folder, prepared.attacks.attacks, line.say)
         risk = attack_and_audit(assault, folder.reconstructions)
         attack_s = time.perf_counter() - started_attacks
-    engine = prepared.engine
+    assert course.sizing is not None
     summary = {
         "schema": 1,
         "task": prepared.dataset.task,
@@ -170,7 +182,7 @@ def _train_and_assess(
         "ledger": course.ledger,
         "hyperparameters": {**vars(prepared.config.training), **vars(prepared.hyper)},
         "noise_to_resolution": noise_summary(prepared, course.clipped_sum),
-        "engine": vars(engine),
+        "engine": engine_summary(prepared.engine, course.sizing),
         "time": {
             "total_s": time.perf_counter() - started,
             "startup_s": course.startup_s,
@@ -179,7 +191,7 @@ def _train_and_assess(
             **clock_summary(prepared, folder),
             "attack_s": attack_s,
             "attacks_s": risk.seconds,
-            "engine_efficiency": course.client_compute_s / (engine.workers * course.rounds_s),
+            "engine_efficiency": course.client_compute_s / (course.sizing.workers * course.rounds_s),
         },
     }
     folder.write_summary(summary)

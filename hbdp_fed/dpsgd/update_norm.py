@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy import stats
-
 from hbdp_fed.dpsgd.optimizers import BETA2
 from hbdp_fed.types import DpSgdParams, OptimizerSettings
 
@@ -68,6 +66,8 @@ def largest_update_norm(
 
 @lru_cache(maxsize=1024)
 def _longest_gradient(mechanism: DpSgdParams, num_records: int, num_parameters: int) -> float:
+    from scipy import stats  # the server's alone: hospitals start sooner without it
+
     if math.isinf(mechanism.max_grad_norm):
         return math.inf
     q = mechanism.sample_rate

@@ -10,3 +10,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # By default a worker gives way to everything else on its machine, the server included, and starves beside other work.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
+"""Makes glibc give large blocks back at once, in processes that find it in their environment when they start. Work that
+allocates tensors of ever new sizes makes a worker grow to many times of what it uses."""
+
+for _name, _value in GIVE_BACK.items():
+    os.environ.setdefault(_name, _value)

@@ -32,6 +32,9 @@ from hbdp_fed.training import gradient_weights, resolve_device, round_progress, 
 from hbdp_fed.types import ModelUpdate
 
 _PARTITION = "partition-id"
+SHARD = "shard"
+"""Where a node's own configuration says that it keeps the hospital's records, if not where the settings say."""
+
 _LEDGER = "ledger"
 
 
@@ -53,7 +56,7 @@ def make_client_app(settings_json: str | None = None) -> ClientApp:
             message,
             context,
             settings_json,
-            lambda settings, site: _train(parse_request(message), settings, site, context.state),
+            lambda settings, site: _train(parse_request(message), settings, site, context),
         )
 
     @app.train(TRAIN)
@@ -64,7 +67,7 @@ def make_client_app(settings_json: str | None = None) -> ClientApp:
             settings_json,
             lambda settings, site: send_masked(
                 Asked(message, settings, site.plan.name, context.state),
-                lambda request: _computed(request, settings, site, context.state),
+                lambda request: _computed(request, settings, site, context),
             ),
         )
 
@@ -106,25 +109,25 @@ def _answer(
         return Message(content, reply_to=message)
 
 
-def _train(request: TrainRequest, settings: AppSettings, site: Site, state: RecordDict) -> RecordDict:
+def _train(request: TrainRequest, settings: AppSettings, site: Site, context: Context) -> RecordDict:
     if settings.secure_aggregation:
         raise PermissionError(f"refused: round {request.round} asks for an update without masks")
-    update, report = _computed(request, settings, site, state)
+    update, report = _computed(request, settings, site, context)
     return misbehave(reply_content(update, report), settings.faults, hospital=report.hospital, round=request.round)
 
 
 def _computed(
-    request: TrainRequest, settings: AppSettings, site: Site, state: RecordDict
+    request: TrainRequest, settings: AppSettings, site: Site, context: Context
 ) -> tuple[ModelUpdate, RoundReport]:
     started = time.perf_counter()
     torch.set_num_threads(settings.threads)
     name, mechanism = site.plan.name, site.plan.mechanism
-    steps_spent = charge_ledger(state, round=request.round, steps=request.steps, planned=mechanism.steps)
-    records = _own_records(site.shard)
+    steps_spent = charge_ledger(context.state, round=request.round, steps=request.steps, planned=mechanism.steps)
+    records = _own_records(str(context.node_config.get(SHARD, site.shard)))
     device = resolve_device(settings.device)
     randomness = round_randomness(settings, name, request.round, device)
     progress = round_progress(request.round, rounds=settings.rounds, local_steps=settings.local_steps)
-    control = None if request.control is None else HospitalControl.begun(state, request.control, hospital=name)
+    control = None if request.control is None else HospitalControl.begun(context.state, request.control, hospital=name)
     result = train_locally(
         architecture=request.architecture,
         weights=request.weights,
@@ -143,7 +146,7 @@ def _computed(
     if control is not None:
         weight = sum(gradient_weights(settings.local, progress, request.steps))
         tolerant = settings.on_failure == "tolerate"
-        control.keep(state, result.delta, round=request.round, weight=weight, may_be_lost=tolerant)
+        control.keep(context.state, result.delta, round=request.round, weight=weight, may_be_lost=tolerant)
     update = ModelUpdate(hospital=name, round=request.round, delta=result.delta, num_records=len(records))
     report = RoundReport(
         hospital=name,

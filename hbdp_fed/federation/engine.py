@@ -5,24 +5,31 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
 from flwr.app import ConfigRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from torch import Tensor
 
 from hbdp_fed.errors import unknown_choice
-from hbdp_fed.federation.cluster import LOCAL, ClusterSettings, cluster
+from hbdp_fed.federation.cluster import LOCAL, ClusterSettings, cluster, cluster_early, cluster_nodes
 from hbdp_fed.federation.codec import from_arrays, to_arrays
+from hbdp_fed.federation.crew import Crew, Node, recruit
 from hbdp_fed.federation.faults import DUPLICATE
 from hbdp_fed.federation.inprocess import play_in_process
+from hbdp_fed.federation.preflight import Rehearsal, Sizing, fitting
 from hbdp_fed.federation.secure_client import OF_A_ROUND
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.simulated_grid import run_simulated
 from hbdp_fed.types import Weights
+
+if TYPE_CHECKING:
+    from hbdp_fed.federation.on_ray import RayPlayers
 
 
 @dataclass(frozen=True)
@@ -31,24 +38,47 @@ class EngineSettings:
 
     Attributes:
         name: A key of :data:`ENGINES`.
-        workers: Hospitals that compute at the same time.
+        workers: Hospitals that compute at the same time; None: as many as the cluster's processors and memory allow.
         threads_per_client: PyTorch threads of each.
-        gpus_per_client: Share of a GPU that a hospital takes, in [0, 1].
+        gpus_per_client: Share of a GPU that a hospital takes, in [0, 1]; None shares all equally among the workers.
         address: The Ray cluster (see :class:`~hbdp_fed.federation.cluster.ClusterSettings`).
+        at_most: The most workers that None may become: there is no use for more than hospitals.
     """
 
     name: str
-    workers: int
+    workers: int | None
     threads_per_client: int
-    gpus_per_client: float
+    gpus_per_client: float | None
     address: str = LOCAL
+    at_most: int = 1
 
     @property
     def cluster(self) -> ClusterSettings:
-        """The cluster that this asks for."""
-        return ClusterSettings(
-            address=self.address, processors=self.workers * self.threads_per_client, gpus=self.gpus_per_client > 0
+        """The cluster that this asks for. One of its own has room for its workers and no more."""
+        workers = self.workers or default_workers(
+            num_hospitals=self.at_most, threads_per_client=self.threads_per_client
         )
+        return ClusterSettings(
+            address=self.address, processors=workers * self.threads_per_client, gpus=self.gpus_per_client != 0
+        )
+
+    def crew(self, nodes: Sequence[Node]) -> Crew:
+        """The workers that these nodes have room for.
+
+        Raises:
+            SettingError: if they lack the room for what is asked.
+        """
+        return recruit(
+            nodes,
+            workers=self.workers,
+            at_most=self.at_most,
+            threads=self.threads_per_client,
+            gpus_per_client=self.gpus_per_client,
+        )
+
+
+def _unheard(_: Sizing) -> None:
+    """For whom it is all the same."""
 
 
 @dataclass
@@ -58,17 +88,27 @@ class Simulated:
     Attributes:
         states: What each hospital keeps between rounds, in the hospitals' order; renewed in place.
         twice: Answers that the network delivers twice, as (place of the hospital, round).
+        shards: By hospital, where it keeps its records by the settings, and where this machine has them.
+        rehearsal: The most demanding step, by which the workers are numbered where nobody says how many.
+        on_sized: Told how many they are before the first message.
     """
 
     states: list[RecordDict]
     twice: Collection[tuple[int, int]] = frozenset()
+    shards: Sequence[tuple[str, Path]] = ()
+    rehearsal: Rehearsal | None = None
+    on_sized: Callable[[Sizing], None] = _unheard
 
     @classmethod
     def fresh(cls, settings: AppSettings) -> Simulated:
         """Hospitals that were asked nothing yet."""
         places = {name: place for place, name in enumerate(settings.hospitals)}
         twice = {(places[fault.hospital], fault.round) for fault in settings.faults if fault.kind == DUPLICATE}
-        return cls(states=[RecordDict() for _ in settings.sites], twice=twice)
+        return cls(
+            states=[RecordDict() for _ in settings.sites],
+            twice=twice,
+            shards=[(site.shard, Path(site.shard)) for site in settings.sites],
+        )
 
     def to_plain(self) -> list[dict[str, dict[str, Any]]]:
         """What the hospitals keep beyond a round, as plain JSON values, but for arrays and the secrets of a sum."""
@@ -102,16 +142,28 @@ def _ray(server_app: ServerApp, client_app: ClientApp, simulated: Simulated, eng
     with cluster(engine.cluster):
         from hbdp_fed.federation.on_ray import RayPlayers  # Ray takes seconds to import
 
-        players = RayPlayers(
-            client_app, workers=engine.workers, threads=engine.threads_per_client, gpus=engine.gpus_per_client
-        )
+        nodes = cluster_nodes()
+        crew = engine.crew(nodes)
+        shards = simulated.shards if engine.address != LOCAL else None
+        players = RayPlayers(client_app, crew, threads=engine.threads_per_client, shards=shards)
         try:
+            simulated.on_sized(_sized(players, crew, nodes, simulated.rehearsal if engine.workers is None else None))
             run_simulated(server_app, players, simulated.states, simulated.twice)
         finally:
             players.close()
 
 
+def _sized(players: RayPlayers, crew: Crew, nodes: Sequence[Node], rehearsal: Rehearsal | None) -> Sizing:
+    """Ask one worker what a hospital needs, and go on with as many as there is memory for."""
+    if rehearsal is None:
+        return Sizing(len(crew.nodes), crew.gpus)
+    kept, sizing = fitting(crew, nodes, players.rehearse(rehearsal))
+    players.keep(kept)
+    return sizing
+
+
 def _inprocess(server_app: ServerApp, client_app: ClientApp, simulated: Simulated, engine: EngineSettings) -> None:
+    simulated.on_sized(Sizing(1, 0.0))
     run_simulated(server_app, play_in_process(client_app), simulated.states, simulated.twice)
 
 
@@ -124,9 +176,39 @@ ENGINES: Mapping[str, Callable[[ServerApp, ClientApp, Simulated, EngineSettings]
 
 @contextmanager
 def kept_ready(engine: EngineSettings) -> Iterator[None]:
-    """Whatever the engine needs to start is started once for all that runs on it inside."""
-    with cluster(engine.cluster) if engine.name == "ray" else nullcontext():
+    """What the engine needs is started once for all that runs on it inside, beside what is done there before."""
+    if engine.name != "ray":
         yield
+        return
+
+    def start_workers() -> None:
+        from hbdp_fed.federation.on_ray import start_early
+
+        start_early(engine.crew(cluster_nodes()), threads=engine.threads_per_client)
+
+    def end_workers() -> None:
+        from hbdp_fed.federation.on_ray import forget_early
+
+        forget_early()
+
+    with cluster_early(engine.cluster, then=start_workers, at_last=end_workers):
+        yield
+
+
+def check_room(engine: EngineSettings) -> None:
+    """Refuse what the engine's cluster has no room for. Waits for a cluster that is to be joined, not for one's own.
+
+    Raises:
+        SettingError: if workers or their shares of GPUs do not fit, or there is no cluster at the address.
+    """
+    if engine.name != "ray":
+        return
+    if engine.address == LOCAL:
+        gpus = torch.cuda.device_count() if engine.cluster.gpus else 0
+        engine.crew([Node("here", engine.cluster.processors, gpus, 0)])
+        return
+    with cluster(engine.cluster):
+        engine.crew(cluster_nodes())
 
 
 def default_workers(*, num_hospitals: int, threads_per_client: int) -> int:

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from hbdp_fed.errors import unknown_choice
-from hbdp_fed.federation.cluster import cluster
+from hbdp_fed.errors import DataFileError, unknown_choice
+from hbdp_fed.federation.cluster import cluster, cluster_nodes
 from hbdp_fed.federation.engine import ENGINES, EngineSettings
 
 Result = TypeVar("Result")
@@ -42,23 +42,31 @@ def _inprocess(tasks: Sequence[Task[Any]], engine: EngineSettings) -> Iterator[t
 def _ray(tasks: Sequence[Task[Any]], engine: EngineSettings) -> Iterator[tuple[int, Any]]:
     with cluster(engine.cluster):
         import ray  # takes seconds to import
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        remote = ray.remote(num_cpus=engine.threads_per_client, num_gpus=engine.gpus_per_client, max_retries=0)(
-            _with_threads
-        )
-        places = {remote.remote(task, engine.threads_per_client): place for place, task in enumerate(tasks)}
-        waiting = list(places)
+        nodes = cluster_nodes()
+        threads = engine.threads_per_client
+        remote = ray.remote(num_cpus=threads, num_gpus=engine.crew(nodes).gpus, max_retries=0)(_with_threads)
+        # Tasks name files, and a cluster's other machines need not share this one's disk.
+        here = remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(nodes[0].name, soft=False))
+        again = set(range(len(tasks))) if len(nodes) > 1 and nodes[0].processors >= threads else set()
+        places = {remote.remote(task, threads): place for place, task in enumerate(tasks)}
         try:
-            while waiting:
-                done, waiting = ray.wait(waiting, num_returns=1)
+            while places:
+                done = ray.wait(list(places), num_returns=1)[0][0]
+                place = places.pop(done)
                 try:
-                    result = ray.get(done[0])
+                    result = ray.get(done)
                 except ray.exceptions.RayTaskError as error:
-                    raise error.cause from error
-                yield places[done[0]], result
+                    if place not in again or not isinstance(error.cause, FileNotFoundError | DataFileError):
+                        raise error.cause from error
+                    again.remove(place)
+                    places[here.remote(tasks[place], threads)] = place
+                else:
+                    yield place, result
         finally:
             # Whoever stops listening leaves nothing running on a cluster that goes on.
-            for future in waiting:
+            for future in places:
                 ray.cancel(future, force=True)
 
 

@@ -133,7 +133,10 @@ def run() -> Runner:
         settings: AppSettings,
         *,
         engine: str = "inprocess",
-        workers: int = 1,
+        workers: int | None = 1,
+        gpus: float = 0.0,
+        address: str = "local",
+        at_most: int = 1,
         probes: Sequence[TrainRequest] = (),
         start: Standing | None = None,
         simulated: Simulated | None = None,
@@ -146,7 +149,7 @@ def run() -> Runner:
             make_server_app(text, architecture=SPEC, start=start, hooks=witness.hooks(probes)),
             make_client_app(text),
             simulated=Simulated.fresh(settings) if simulated is None else simulated,
-            engine=EngineSettings(name=engine, workers=workers, threads_per_client=1, gpus_per_client=0.0),
+            engine=EngineSettings(engine, workers, 1, gpus, address=address, at_most=at_most),
         )
         return witness
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import torch
-from opacus import GradSampleModule
 from torch import Tensor, nn
 
 from hbdp_fed.dpsgd.clipping import MicroBatch, PartSum, trainable
@@ -27,6 +26,8 @@ def opacus_part(
         ValueError: if the model has layers or parameters that Opacus cannot clip per record, or for a
             ``compute_dtype``, which its hooks do not know.
     """
+    from opacus import GradSampleModule  # takes as long to import as all that a hospital needs otherwise
+
     if compute_dtype is not None:
         raise ValueError("Opacus' hooks compute in the parameters' own precision only")
     try:
