@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import pickle
 import re
 import subprocess
@@ -21,7 +22,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hbdp_fed.privacy import ledger as module
 from hbdp_fed.privacy.ledger import (
     Account,
     ChargeEntry,
@@ -153,7 +153,7 @@ def test_a_line_holds_its_entrys_figures_as_strict_json(path: Path) -> None:
 
 def test_the_hash_does_not_depend_on_times(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head = write(path)
-    monkeypatch.setattr(module, "_now", lambda: "1999-12-31T23:59:59.000+00:00")
+    monkeypatch.setattr("hbdp_fed.privacy.ledger.book.now", lambda: "1999-12-31T23:59:59.000+00:00")
     other = tmp_path / "other.jsonl"
     assert write(other) == head
     assert verify(other, expected_head=head).end_checked
@@ -332,7 +332,7 @@ def test_what_append_returned_from_survives_a_kill(path: Path) -> None:
 def test_every_append_is_synced_and_several_entries_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     with Ledger(path) as ledger:
-        monkeypatch.setattr(module.os, "fsync", lambda _: synced.append(path.stat().st_size))
+        monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.stat().st_size))
         sizes = []
         for entry in ENTRIES[:3]:
             ledger.append(entry)
@@ -353,7 +353,7 @@ def test_after_a_failed_write_the_ledger_takes_no_more_and_can_be_opened_again(
     with Ledger(path) as ledger:
         ledger.append(plan())
         with monkeypatch.context() as broken:
-            broken.setattr(module.os, "fsync", full)
+            broken.setattr(os, "fsync", full)
             with pytest.raises(OSError, match="no space"):
                 ledger.append(charge(1))
         with pytest.raises(LedgerError, match="an earlier write failed"):
