@@ -51,18 +51,22 @@ class AggregationSettings:
     byzantine: int = 1
 
 
+Combine = Callable[[Iterable[ModelUpdate], AggregationSettings, Mapping[str, float]], Weights]
+"""From the updates, the settings and the hospitals' shares to one update in float64 (see :func:`combine`)."""
+
+
 @dataclass(frozen=True)
 class Aggregation:
     """One rule.
 
     Attributes:
-        combine: From the updates and the settings to one update in float64, every hospital counting the same.
+        combine: What :func:`combine` does.
         check: Raises :class:`SettingError` if the rule is not defined, or without effect, for that many hospitals.
         linear: Whether it is a sum with weights that are known beforehand. Only such a rule heeds the weighting, can
             be streamed (:class:`RunningMean`), and can be computed from a sum of masked updates.
     """
 
-    combine: Callable[[Sequence[ModelUpdate], AggregationSettings], Weights]
+    combine: Combine
     check: Callable[[AggregationSettings, int], None]
     linear: bool = False
 
@@ -130,6 +134,14 @@ def average(updates: Sequence[ModelUpdate], weighting: str) -> Weights:
     """
     shares = mean_shares([update.num_records for update in updates], weighting)
     mean = RunningMean({update.hospital: share for update, share in zip(updates, shares, strict=True)})
+    for update in updates:
+        mean.add(update)
+    return mean.result()
+
+
+def _mean(updates: Iterable[ModelUpdate], settings: AggregationSettings, shares: Mapping[str, float]) -> Weights:
+    """The weighted mean, of which no update is kept."""
+    mean = RunningMean(shares)
     for update in updates:
         mean.add(update)
     return mean.result()
@@ -228,6 +240,17 @@ def _multi_krum(updates: Sequence[ModelUpdate], settings: AggregationSettings) -
 # What can be asked for.
 
 
+def _vote(rule: Callable[[Sequence[ModelUpdate], AggregationSettings], Weights]) -> Combine:
+    """A rule that sees all updates at once, every hospital counting the same."""
+
+    def counted(updates: Iterable[ModelUpdate], settings: AggregationSettings, shares: Mapping[str, float]) -> Weights:
+        kept = list(updates)
+        check(settings, len(kept))
+        return rule(kept, settings)
+
+    return counted
+
+
 def _needs_anybody(settings: AggregationSettings, num_hospitals: int) -> None:
     if num_hospitals < 1:
         raise SettingError("federation.aggregation", f"'{settings.name}' needs at least 1 hospital, there is none")
@@ -266,11 +289,11 @@ def _needs_krum(settings: AggregationSettings, num_hospitals: int) -> None:
 
 
 AGGREGATIONS: Mapping[str, Aggregation] = {
-    "mean": Aggregation(combine=lambda updates, _: average(updates, "equal"), check=_needs_anybody, linear=True),
-    "median": Aggregation(combine=_median, check=_needs_three),
-    "trimmed_mean": Aggregation(combine=_trimmed_mean, check=_needs_trim),
-    "krum": Aggregation(combine=_krum, check=_needs_krum),
-    "multi_krum": Aggregation(combine=_multi_krum, check=_needs_krum),
+    "mean": Aggregation(combine=_mean, check=_needs_anybody, linear=True),
+    "median": Aggregation(combine=_vote(_median), check=_needs_three),
+    "trimmed_mean": Aggregation(combine=_vote(_trimmed_mean), check=_needs_trim),
+    "krum": Aggregation(combine=_vote(_krum), check=_needs_krum),
+    "multi_krum": Aggregation(combine=_vote(_multi_krum), check=_needs_krum),
 }
 """The rules by name.
 
@@ -308,11 +331,4 @@ def combine(updates: Iterable[ModelUpdate], settings: AggregationSettings, share
         SettingError: as :func:`check` for the number of updates that came.
         ValueError: from the mean, if none came.
     """
-    if not AGGREGATIONS[settings.name].linear:
-        kept = list(updates)
-        check(settings, len(kept))
-        return AGGREGATIONS[settings.name].combine(kept, settings)
-    mean = RunningMean(shares)
-    for update in updates:
-        mean.add(update)
-    return mean.result()
+    return AGGREGATIONS[settings.name].combine(updates, settings, shares)
