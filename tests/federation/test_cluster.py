@@ -18,6 +18,7 @@ from ray.cluster_utils import Cluster
 from hbdp_fed.errors import DataFileError, SettingError
 from hbdp_fed.federation.cluster import ClusterSettings, cluster, cluster_early
 from hbdp_fed.federation.engine import EngineSettings, Simulated, check_room
+from hbdp_fed.federation.faults import Fault
 from hbdp_fed.federation.parallel import run_tasks
 from hbdp_fed.federation.preflight import Rehearsal, Sizing
 from hbdp_fed.models import weights_sha256
@@ -56,6 +57,19 @@ def test_four_workers_on_two_nodes_that_lack_the_shards_give_the_bits_of_one_pro
     witness = run(nowhere, engine="ray", workers=4, gpus=0.5, address=joined, simulated=simulated)
     assert sized == [Sizing(4, 0.5)]
     assert weights_sha256(witness.final) == weights_sha256(run(settings).final)
+
+
+def test_a_secure_sum_on_two_nodes_survives_processes_that_die_between_its_phases(ten, run, joined) -> None:
+    killed = replace(
+        ten, rounds=1, faults=(Fault("hospital-03", 1, "killed"), Fault("hospital-05", 1, "killed", "deal"))
+    )
+    summed = run(killed, engine="ray", workers=2, address=joined)
+    # Secrets travel in the hospitals' states from one process to the next; whose process dies is left out of the sum.
+    assert [(f.hospital, f.kind, f.phase) for f in summed.failures] == [
+        ("hospital-05", "lost", "deal"), ("hospital-03", "lost", "train"),
+    ]  # fmt: skip
+    raised = tuple(replace(fault, kind="exception") for fault in killed.faults)
+    assert weights_sha256(summed.final) == weights_sha256(run(replace(killed, faults=raised)).final)
 
 
 def test_without_a_number_the_clusters_processors_and_memory_decide(
