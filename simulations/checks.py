@@ -11,6 +11,7 @@ from hbdp_fed.dpsgd.optimizers import OPTIMIZERS
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.aggregation import AGGREGATIONS, WEIGHTINGS, AggregationSettings
 from hbdp_fed.federation.aggregation import check as check_aggregation
+from hbdp_fed.federation.engine import IN_PROCESS
 from hbdp_fed.federation.faults import ANY_PHASE, FAULTS, NEED_PROCESSES, PHASES
 from hbdp_fed.models import MODELS
 from hbdp_fed.privacy import ACCOUNTANTS
@@ -47,6 +48,7 @@ def check(config: RunConfig) -> None:
     _check_answers(config)
     _known("federation.record", config.federation.record, RECORDED)
     _at_least("federation.checkpoints", config.federation.checkpoints, 0)
+    _at_least("federation.save_every", config.federation.save_every, 1)
     if not (config.federation.round_timeout_s > 0 and math.isfinite(config.federation.round_timeout_s)):
         raise SettingError("federation.round_timeout_s", "must be a positive number of seconds")
     deadline = config.federation.deadline_s
@@ -158,7 +160,7 @@ def _check_fault(fault: object, *, engine: str, secure: bool) -> None:
         raise SettingError("federation.faults", f"the phase {phase} needs federation.secure_aggregation=true")
     if phase != "train" and fault["kind"] not in ANY_PHASE:
         raise SettingError("federation.faults", f"in the phase {phase} a kind is one of: {', '.join(ANY_PHASE)}")
-    if fault["kind"] in NEED_PROCESSES and engine == "inprocess":
+    if fault["kind"] in NEED_PROCESSES and engine == IN_PROCESS:
         raise SettingError("federation.faults", f"{fault['kind']} needs processes of their own: engine=ray")
 
 

@@ -13,17 +13,19 @@ from hbdp_fed.data.shards import write_shard
 from hbdp_fed.federation.aggregation import AggregationSettings
 from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.client_app import make_client_app
+from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
-from hbdp_fed.federation.engine import Simulated, run_federation
+from hbdp_fed.federation.engine import IN_PROCESS, Simulated, run_federation
 from hbdp_fed.federation.faults import Fault
 from hbdp_fed.federation.preflight import Sizing
 from hbdp_fed.federation.revealed import RevealedSum
-from hbdp_fed.federation.rounds import Listener, participants
+from hbdp_fed.federation.rounds import Listener
 from hbdp_fed.federation.server_app import ServerHooks, Standing, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import save_weights
 from hbdp_fed.privacy.ledger import Ledger
 from hbdp_fed.types import ModelUpdate, Weights
+from simulations.behind import Behind
 from simulations.books import Books, Course
 from simulations.interrupt import Interrupted, Request, stopping_between_rounds
 from simulations.preflight import rehearsal_of, sizing_line
@@ -33,7 +35,7 @@ from simulations.progress import ProgressLine
 from simulations.run_folder import RunFolder
 from simulations.selection import Chosen, RoundSelection
 from simulations.site_logs import forget_after
-from simulations.standing import read_standing, write_standing
+from simulations.standing import Snapshot, read_standing, write_standing
 from simulations.tally import Tally
 from simulations.tracking import EPSILON, NO_TRACKER, Tracker
 
@@ -53,6 +55,8 @@ class _Log:
     stop: Request
     tracker: Tracker
     done_before: int
+    behind: Behind
+    unsaved: Snapshot | None = None
     tally: Tally = field(default_factory=Tally)
     ready: float = 0.0
 
@@ -64,15 +68,12 @@ class _Log:
     def on_ready(self) -> None:
         self.ready = time.perf_counter()
         self.progress.start(self.done_before)
-        self._ask(self.done_before + 1)
 
-    def _ask(self, number: int) -> None:
-        """Tell people of a training round that begins."""
-        config = self.prepared.config
-        if number <= self.prepared.hyper.rounds:
-            names = [plan.name for plan in self.prepared.plans]
-            asked = participants(config.seed, number, names, config.federation.participation)
-            self.progress.ask(f"round {number}", len(asked))
+    def on_attendance(self, attending: Attendance) -> None:
+        self.books.attendance(attending)
+        rounds = self.prepared.hyper.rounds
+        name = f"round {attending.round}" if attending.round <= rounds else f"probe {attending.round - rounds}"
+        self.progress.ask(name, len(attending.present))
 
     def on_report(self, report: RoundReport) -> None:
         self.books.report(report)
@@ -98,18 +99,39 @@ class _Log:
             self.folder.write_update(revealed.update)
 
     def on_round(self, standing: Standing) -> None:
-        number = standing.round
-        self.folder.write_checkpoint(number, standing.weights, keep=self.prepared.config.federation.checkpoints)
-        note = self.selection.see_global(number, standing.weights)
-        figures = self.tally.close()
-        if number > 0:
-            self.tracker.log_round(number, {**self._judged(number), **figures, EPSILON: self.books.largest_epsilon()})
-        write_standing(self.folder, standing, self.simulated, self.selection, self.course)
-        if number > 0:
-            self.progress.advance(f"round {number}: {note}")
-            self._ask(number + 1)
-        if self.stop.made:
+        number, federation = standing.round, self.prepared.config.federation
+        self.folder.write_checkpoint(number, standing.weights, keep=federation.checkpoints)
+        figures, updates = self.tally.close(), self.selection.take_updates()
+        snapshot = Snapshot.taken(standing, self.simulated, self.course)
+        spent = self.books.largest_epsilon()
+        stopping = self.stop.made
+        is_due = stopping or number % federation.save_every == 0 or number == self.prepared.hyper.rounds
+
+        def judge() -> None:
+            note = self.selection.see_global(number, standing.weights, updates)
+            if number > 0:
+                self.tracker.log_round(number, {**self._judged(number), **figures, EPSILON: spent})
+            self.unsaved = snapshot
+            if is_due:
+                self.save()
+            if number > 0:
+                self.progress.advance(f"round {number}: {note}")
+
+        self.behind.do(judge)
+        if stopping:
+            self.behind.wait()
             raise Interrupted(number)
+
+    def save_the_rest(self) -> None:
+        """Write down the last round, due or not: whatever ends the run, nothing that was computed is lost."""
+        self.behind.wait()
+        self.save()
+
+    def save(self) -> None:
+        """Write down where the run stands, as far as rounds were judged."""
+        if self.unsaved is not None:
+            write_standing(self.folder, self.unsaved, self.selection)
+            self.unsaved = None
 
     def _judged(self, number: int) -> Mapping[str, float]:
         judged, found = self.selection.latest
@@ -117,15 +139,14 @@ class _Log:
 
     def probes(self, final: Weights) -> Iterable[TrainRequest]:
         # Training is over: whatever happens to the probes, the model is there.
+        self.behind.wait()
         best = self.selection.best
         if best is not None:
             save_weights(self.folder.model_file, best.weights)
         if self.campaign is None:
             return
         self.progress.say("the malicious server prepares its probes")
-        for request in self.campaign.requests(final):
-            self.progress.ask(f"probe {request.round - self.prepared.hyper.rounds}", len(self.prepared.plans))
-            yield request
+        yield from self.campaign.requests(final)
 
     def on_probed(self, update: ModelUpdate) -> None:
         assert self.campaign is not None
@@ -143,7 +164,7 @@ class _Log:
 
     @property
     def hooks(self) -> ServerHooks:
-        report, failure, attendance = self.on_report, self.on_failure, self.books.attendance
+        report, failure, attendance = self.on_report, self.on_failure, self.on_attendance
         return ServerHooks(
             on_ready=self.on_ready,
             training=Listener(self.on_update, report, failure, attendance, self.on_sum),
@@ -186,6 +207,8 @@ def execute(
         tempfile.TemporaryDirectory(prefix="hbdp_fed_sites_") as sites,
         Ledger(folder.ledger_file) as ledger,
         stopping_between_rounds(progress.say) as stop,
+        # The hospitals work in other processes, which need not wait until a model is judged.
+        Behind(overlap=prepared.engine.name != IN_PROCESS, threads=prepared.engine.threads_per_client) as behind,
     ):
         settings = _settings(prepared, Path(sites))
         simulated = Simulated.fresh(settings)
@@ -206,15 +229,19 @@ def execute(
             stop=stop,
             tracker=tracker,
             done_before=standing.round,
+            behind=behind,
         )
         simulated.rehearsal, simulated.on_sized = rehearsal_of(prepared), log.on_sized
         text = settings.to_json()
-        run_federation(
-            make_server_app(text, architecture=prepared.architecture, start=standing, hooks=log.hooks),
-            make_client_app(text),
-            simulated=simulated,
-            engine=prepared.engine,
-        )
+        try:
+            run_federation(
+                make_server_app(text, architecture=prepared.architecture, start=standing, hooks=log.hooks),
+                make_client_app(text),
+                simulated=simulated,
+                engine=prepared.engine,
+            )
+        finally:
+            log.save_the_rest()
         course.ledger = {"lines": ledger.head.count, "hash": ledger.head.hash}
     course.startup_s, course.rounds_s = log.ready - begun, time.perf_counter() - log.ready
     return selection.chosen(), course

@@ -120,7 +120,7 @@ class _Bar:
 
     def advance(self, note: str) -> None:
         self._done += 1
-        self._bar.update(self._task, completed=self._done, done=self._done, answers="", description=note)
+        self._bar.update(self._task, completed=self._done, done=self._done, description=note)
 
     def say(self, note: str) -> None:
         self._bar.update(self._task, description=note)

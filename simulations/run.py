@@ -19,7 +19,6 @@ from hbdp_fed.errors import HospitalFailure, QuorumLost, SettingError, TrainingD
 from hbdp_fed.federation.engine import check_room, kept_ready
 from hbdp_fed.models import weights_sha256
 from hbdp_fed.privacy.ledger import LedgerError
-from simulations import checks
 from simulations.assess import noise_summary, privacy_summary
 from simulations.attacking import Assault, attack_and_audit
 from simulations.attendance import clock_summary, participation_summary
@@ -29,7 +28,7 @@ from simulations.execute import execute
 from simulations.headers import last_round
 from simulations.old_run import composed_of
 from simulations.preflight import engine_summary
-from simulations.prepare import Prepared, engine_settings, prepare, resolution
+from simulations.prepare import Prepared, prepare, resolution
 from simulations.probe import ProbeCampaign
 from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
@@ -97,13 +96,13 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     started = time.perf_counter()
     config = typed(composed)
     path = planned_folder(config.run_dir, config.name) if source is None else source.path
-    checks.check(config)
     check_installed(config.tracking)
     console.print(f"reading {config.data.name}", soft_wrap=True)
-    with kept_ready(engine_settings(config)):
-        prepared = prepare(config)
-        check_room(prepared.engine)
-        check_attendance(prepared)
+    prepared = prepare(config)
+    check_room(prepared.engine)
+    check_attendance(prepared)
+    # Not sooner: whoever made a mistake would wait for an engine to start.
+    with kept_ready(prepared.engine):
         return _begin(prepared, path, composed, source, console, started=started)
 
 

@@ -243,6 +243,7 @@ class FederationConfig:
     server_momentum: float = 0.9
     record: str = "all"
     checkpoints: int = 0
+    save_every: int = 1
 
 
 @dataclass

@@ -63,8 +63,18 @@ class RoundSelection:
         if len(self._prepared.plans) <= self._prepared.config.evaluation.matrix:
             self._updates.append(update)
 
-    def see_global(self, number: int, weights: Weights) -> str:
-        """Judge the global weights (float64) after round ``number``; at 0 they are where training starts.
+    def take_updates(self) -> Sequence[ModelUpdate]:
+        """The updates that were kept since the last call."""
+        taken, self._updates = self._updates, []
+        return taken
+
+    def see_global(self, number: int, weights: Weights, updates: Sequence[ModelUpdate] = ()) -> str:
+        """Judge the global weights (float64) after a round.
+
+        Args:
+            number: The round's; at 0 the weights are where training starts.
+            weights: After it.
+            updates: From :meth:`take_updates`: those that the weights came of, if they were kept.
 
         Returns:
             In a few words, how good they are, or the last ones that were judged (see ``evaluation.every``).
@@ -78,9 +88,8 @@ class RoundSelection:
         is_judged = number % self._prepared.config.evaluation.every == 0 or number == self._prepared.hyper.rounds
         released = {name: value.float() for name, value in self._average.items()}
         if is_judged:
-            self._said = self._judge(number, released)
+            self._said = self._judge(number, released, updates)
         self._handed_out = weights
-        self._updates = []
         return self._said
 
     @property
@@ -125,7 +134,7 @@ class RoundSelection:
             )
         return replace(self.best, history=self._history)
 
-    def _judge(self, number: int, released: Weights) -> str:
+    def _judge(self, number: int, released: Weights, updates: Sequence[ModelUpdate]) -> str:
         prepared, task = self._prepared, self._prepared.task
         load_weights(self._model, released)
         try:
@@ -144,15 +153,15 @@ class RoundSelection:
         self._history.append((number, found))
         if self.best is None or _rank(found, task) > _rank(self.best.validation, task):
             self.best = Chosen(
-                round=number, weights=released, point=point, validation=found, local=self._local_models()
+                round=number, weights=released, point=point, validation=found, local=self._local_models(updates)
             )
         told = ", ".join(f"{label(name)} {written(name, found[name])}" for name in reversed(task.selection))
         return f"validation {told} (best: round {self.best.round})"
 
-    def _local_models(self) -> Mapping[str, Weights]:
+    def _local_models(self, updates: Sequence[ModelUpdate]) -> Mapping[str, Weights]:
         return {
             update.hospital: {name: (self._handed_out[name] + change).float() for name, change in update.delta.items()}
-            for update in self._updates
+            for update in updates
         }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from hbdp_fed.federation.engine import Simulated
@@ -18,31 +20,50 @@ from simulations.selection import RoundSelection
 _SEPARATOR = "|"
 
 
-def write_standing(
-    folder: RunFolder, standing: Standing, simulated: Simulated, selection: RoundSelection, course: Course
-) -> None:
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a federation stood after a round, kept while it goes on.
+
+    Attributes:
+        standing: The server's part.
+        hospitals: Theirs, as plain values.
+        arrays: Their arrays.
+        course: What was counted.
+    """
+
+    standing: Standing
+    hospitals: Sequence[Mapping[str, Any]]
+    arrays: Weights
+    course: Mapping[str, Any]
+
+    @classmethod
+    def taken(cls, standing: Standing, simulated: Simulated, course: Course) -> Snapshot:
+        """A copy of everything that the next round will change."""
+        return cls(standing, simulated.to_plain(), simulated.arrays(), deepcopy(course.to_plain()))
+
+
+def write_standing(folder: RunFolder, snapshot: Snapshot, selection: RoundSelection) -> None:
     """Write down everything that the next round depends on. Random streams need no state: each is named by its round.
 
     Args:
         folder: The run's.
-        standing: The server's part.
-        simulated: The hospitals' part.
-        selection: The rounds' models so far.
-        course: What was counted.
+        snapshot: The federation after its last round.
+        selection: The rounds' models, that round's included.
     """
     chosen, facts = selection.state()
+    standing = snapshot.standing
     weights = {
         **_named("global", standing.weights),
         **_named("server", standing.server),
         **_named("control", standing.control),
-        **_named("hospitals", simulated.arrays()),
+        **_named("hospitals", snapshot.arrays),
         **{name: value for part, values in chosen.items() for name, value in _named(part, values).items()},
     }
     plain = {
         "round": standing.round,
-        "hospitals": simulated.to_plain(),
+        "hospitals": snapshot.hospitals,
         "selection": facts,
-        "course": course.to_plain(),
+        "course": snapshot.course,
     }
     save_weights(folder.standing_file, weights, facts={"standing": dumps(plain)})
 

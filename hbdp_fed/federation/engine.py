@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from hbdp_fed.federation.on_ray import RayPlayers
 
 
+IN_PROCESS = "inprocess"
+"""The engine without other processes."""
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """How a federation is run.
@@ -169,7 +173,7 @@ def _inprocess(server_app: ServerApp, client_app: ClientApp, simulated: Simulate
 
 ENGINES: Mapping[str, Callable[[ServerApp, ClientApp, Simulated, EngineSettings], None]] = {
     "ray": _ray,
-    "inprocess": _inprocess,
+    IN_PROCESS: _inprocess,
 }
 """Engines by name."""
 

@@ -9,7 +9,7 @@ import torch
 
 from hbdp_fed.errors import DataFileError, unknown_choice
 from hbdp_fed.federation.cluster import cluster, cluster_nodes
-from hbdp_fed.federation.engine import ENGINES, EngineSettings
+from hbdp_fed.federation.engine import ENGINES, IN_PROCESS, EngineSettings
 
 Result = TypeVar("Result")
 Task = Callable[[], Result]
@@ -31,7 +31,7 @@ def run_tasks(tasks: Sequence[Task[Result]], *, engine: EngineSettings) -> Itera
     if engine.name not in ENGINES:
         raise unknown_choice("engine", engine.name, ENGINES)
     # One task is not worth the seconds that a cluster takes to start.
-    yield from _RUNNERS[engine.name if len(tasks) > 1 else "inprocess"](tasks, engine)
+    yield from _RUNNERS[engine.name if len(tasks) > 1 else IN_PROCESS](tasks, engine)
 
 
 def _inprocess(tasks: Sequence[Task[Any]], engine: EngineSettings) -> Iterator[tuple[int, Any]]:
@@ -80,6 +80,6 @@ def _with_threads(task: Task[Any], threads: int) -> Any:
 
 
 _RUNNERS: Mapping[str, Callable[[Sequence[Task[Any]], EngineSettings], Iterator[tuple[int, Any]]]] = {
-    "inprocess": _inprocess,
+    IN_PROCESS: _inprocess,
     "ray": _ray,
 }

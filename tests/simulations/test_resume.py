@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hbdp_fed.privacy.ledger import verify
+from simulations.headers import last_round
 from simulations.program import BAD_INPUT, FAILED, INTERRUPTED, OK
 from simulations.run import main
 from simulations.run_folder import RunFolder
@@ -108,6 +109,30 @@ def test_a_run_may_be_cut_off_again_and_again(
         first = [f"resume={folder}"]
     assert main(first) == OK
     assert outcome(folder) == undisturbed
+
+
+def test_rounds_that_were_not_written_down_are_computed_again(
+    undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed outright, so that nothing can be saved at the end, in round 4 of a run that saves every third round."""
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        cut_off(patched, "write_update", at=11)
+        patched.setattr("simulations.execute._Log.save_the_rest", lambda _: None)
+        with pytest.raises(PowerCut):
+            main([*SMALL, "federation.save_every=3", f"run_dir={folder}"])
+    assert last_round(folder / "standing.safetensors") == 3
+    assert main([f"resume={folder}"]) == OK
+    assert outcome(folder) == undisturbed
+
+
+def test_a_run_that_ends_early_saves_what_was_not_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        cut_off(patched, "write_update", at=8)
+        with pytest.raises(PowerCut):
+            main([*SMALL, "federation.save_every=3", f"run_dir={folder}"])
+    assert last_round(folder / "standing.safetensors") == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

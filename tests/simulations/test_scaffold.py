@@ -79,7 +79,9 @@ def test_every_hospitals_rounds_can_be_taken_again_to_the_last_bit(undisturbed: 
     folder = RunFolder(undisturbed)
     prepared = prepare(typed(composed_of(folder, key="run", others=[])))
     assault = Assault(prepared, folder, ("candidate_matching",), lambda _: None)
-    [task, *_] = games_tasks(prepared, assault.training, folder, prepared.config.adversary, "gradient", [1])
+    [task, *_] = games_tasks(
+        prepared, assault.training, folder, prepared.config.adversary, "gradient", {"hospital-01": [1]}
+    )
     assert task.corrected is not None
     names = [plan.name for plan in prepared.plans]
     added = task.corrected.added(names, range(1, 5))
