@@ -169,7 +169,7 @@ def prepare(config: RunConfig) -> Prepared:
         architecture=architecture,
         initial=initial,
         fresh=fresh,
-        engine=engine_settings(config),
+        engine=_engine_settings(config),
         device=device,
         attacks=attacks,
         observed=(),
@@ -177,8 +177,8 @@ def prepare(config: RunConfig) -> Prepared:
     return replace(prepared, observed=observed_by(prepared))
 
 
-def engine_settings(config: RunConfig) -> EngineSettings:
-    """How to run. It takes no data set, so that the engine can be started while one is read.
+def _engine_settings(config: RunConfig) -> EngineSettings:
+    """How to run.
 
     Raises:
         SettingError: if there is no such device.
