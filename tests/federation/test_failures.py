@@ -87,21 +87,6 @@ def test_a_hospital_that_fails_in_a_probe_is_left_out_of_it(settings, run) -> No
     assert witness.answered_probes == [3]
 
 
-def test_processes_that_die_or_hang_are_replaced_and_nobody_else_loses_an_answer(settings, run) -> None:
-    """Five faults in one run on two workers: each hits its own hospital only, and the later rounds are whole."""
-    faults = (
-        Fault("hospital-01", 1, "killed"),
-        Fault("hospital-02", 1, "timeout"),
-        Fault("hospital-03", 2, "killed"),
-    )
-    tolerant = replace(with_faults(settings, *faults), round_timeout_s=5.0)
-    witness = run(tolerant, engine="ray", workers=2)
-    found = [(f.hospital, f.round, f.kind) for f in witness.failures]
-    assert found == [("hospital-01", 1, "lost"), ("hospital-02", 1, "timeout"), ("hospital-03", 2, "lost")]
-    assert [update.hospital for update in witness.updates[1]] == ["hospital-03"]
-    assert [update.hospital for update in witness.updates[2]] == ["hospital-01", "hospital-02"]
-
-
 @pytest.mark.parametrize("fraction", [0.3, 0.67, 1.0])
 def test_a_round_asks_the_share_of_hospitals_that_everybody_planned_with(settings, run, fraction: float) -> None:
     witness = run(replace(settings, participation=fraction))

@@ -116,7 +116,7 @@ def test_a_schedule_agrees_with_composing_from_scratch(accountant: Any) -> None:
         assert spent(steps) == epsilon(steps=steps, **mechanism)
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(
     sigma=st.floats(min_value=1e-6, max_value=50),
     more=st.floats(min_value=1.001, max_value=3),
@@ -151,7 +151,7 @@ def test_epsilon_is_never_negative_however_little_is_to_be_told(accountant: Any,
     assert 0 <= spent(steps) <= 1
 
 
-@settings(max_examples=15)
+@settings(max_examples=5)
 @given(
     sigma=st.floats(0.1, 10), q=st.floats(0.01, 1.0), first=st.integers(1, 100), second=st.integers(1, 100),
     accountant=st.sampled_from(["rdp", "tight"]),
@@ -181,7 +181,7 @@ def test_delta_by_renyi_divergence_inverts_its_epsilon(sigma: float, sample_rate
 
 
 @both
-@pytest.mark.parametrize("eps", [6.0, 200.0, 1e6])
+@pytest.mark.parametrize("eps", [6.0, 1e6])
 def test_calibrating_the_future_keeps_the_whole_history_within_the_budget(accountant: Any, eps: float) -> None:
     spent = [Segment(1.5, 0.1, 40), Segment(3.0, 1.0, 2)]
     planned = [Segment(1.0, 0.1, 60), Segment(2.0, 0.05, 30)]

@@ -69,7 +69,7 @@ class Grid(NamedTuple):
 def points(which: str) -> list[Point]:
     """The whole grid, or a part: a diagonal through it, which meets every value, and one curve over all budgets."""
     chosen = []
-    for accountant, stride in (("tight", 20), ("rdp", 10)):
+    for accountant, stride in (("tight", 30), ("rdp", 15)):
         for (e, eps), (q, rate), (t, steps), (d, delta) in product(
             *(enumerate(values) for values in (BUDGETS, SAMPLE_RATES, STEPS, DELTAS))
         ):

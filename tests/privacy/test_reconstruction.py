@@ -90,7 +90,7 @@ def _sum_of_logs(factors: Array) -> Array:
 @lru_cache(maxsize=32)
 def simulated(mechanism: Mechanism) -> Simulation:
     steps = mechanism[1]
-    trials = 100_000 if steps <= 30 else 40_000 if steps <= 301 else 20_000
+    trials = 100_000 if steps <= 30 else 20_000 if steps <= 301 else 10_000
     return Simulation(mechanism, trials=trials, seed=1000 + steps)
 
 

@@ -182,8 +182,7 @@ SIMULATED = [
 ]
 
 
-@pytest.mark.parametrize("target", [0.02, 0.2])
-@pytest.mark.parametrize("pair", [Pair.REMOVE, Pair.ADD])
+@pytest.mark.parametrize(("pair", "target"), [(Pair.REMOVE, 0.02), (Pair.ADD, 0.2)])
 @pytest.mark.parametrize("history", SIMULATED, ids=str)
 def test_delta_is_what_simulated_losses_show(history: list[Segment], pair: Pair, target: float) -> None:
     # The epsilon is chosen on one sample and judged on others, where it is a given number.

@@ -239,7 +239,7 @@ def check_is_complete(summary: dict[str, Any]) -> None:
     assert summary["skipped"] == []
 
 
-BOTH = pytest.mark.parametrize("size", ["", "_small"])
+BOTH = pytest.mark.parametrize("size", [pytest.param("", marks=pytest.mark.slow), "_small"])
 
 
 @BOTH
