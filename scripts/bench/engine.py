@@ -3,9 +3,14 @@
     python scripts/bench/engine.py --hospitals 20 --rounds 20 --seconds 0.25 --workers 2
 
 Every hospital trains the small CNN with DP-SGD on images of its own, as many steps a round as take --seconds alone.
-That work is timed in this process first, then done by --workers processes of the engine ``ray``, then by Flower's
-runtime with the very same apps. Efficiency is the time alone over (workers x the time of the rounds); start-up is what
-comes before the first round, imports of this process not counted. Prints Markdown; the figures go to --output, too.
+That work is timed alone, in one process; then done by --workers processes that know nothing of each other, each with
+its part of the hospitals; then by as many processes of the engine ``ray``; then by Flower's runtime with the very same
+apps. Processors that share memory and heat are slower together than alone, whatever runs on them: the separate processes
+show what this machine gives to an engine that costs nothing. All of it --repeats times in turn, as machines are noisy.
+
+Efficiency is the time alone, as the mean of before and after, over (workers x the time of the rounds); start-up is what
+comes before the first round, imports of this process not counted. Prints Markdown with medians; the figures of every
+turn go to --output.
 """
 
 from __future__ import annotations
@@ -14,9 +19,12 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -37,6 +45,7 @@ from hbdp_fed.types import ModelSpec, OptimizerSettings, PrivacyBudget
 
 SPEC = ModelSpec("cnn", {"in_channels": 1, "num_classes": 2})
 RECORDS, PIXELS, BATCH = 200, 28, 32
+SEPARATE, ENGINE, STOCK = "separate processes", "ray", "stock Flower"
 
 
 @dataclass
@@ -144,32 +153,75 @@ def steps_for(seconds: float, folder: Path) -> int:
     return max(1, round(seconds / (trial.compute / (2 * 2 * 20))))
 
 
+def apart(settings: AppSettings, workers: int) -> float:
+    """Seconds of the slowest of so many processes, each of which plays its part of the hospitals by itself."""
+    parts = [replace(settings, sites=settings.sites[place::workers]) for place in range(workers)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_together) as pool:
+        list(pool.map(_nothing, range(workers)))
+        return max(pool.map(_own_seconds, parts))
+
+
+def _begin_together() -> None:
+    """First calls before anything is timed."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        by_engine(federation(Path(name), hospitals=1, rounds=1, steps=5), "inprocess", 1)
+
+
+def _nothing(_: int) -> None:
+    """Long enough that every process gets one of them, and has begun."""
+    time.sleep(2)
+
+
+def _own_seconds(settings: AppSettings) -> float:
+    clock = by_engine(settings, "inprocess", 1)
+    return clock.ended - clock.ready
+
+
 def rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One measured runtime a row."""
+    """One measured runtime a row, all of them in every turn."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings = federation(
             folder, hospitals=given.hospitals, rounds=given.rounds, steps=steps_for(given.seconds, folder)
         )
-        alone = by_engine(settings, "inprocess", 1)
-        measured: Sequence[tuple[str, Callable[[], Clock]]] = (
-            ("ray", lambda: by_engine(settings, "ray", given.workers)),
-            ("stock Flower", lambda: by_flower(settings, given.workers)),
-        )
-        for title, play in measured:
-            clock = play()
-            rounds_s = clock.ended - clock.ready
-            yield {
-                "runtime": title,
-                "hospitals": given.hospitals,
-                "rounds": given.rounds,
-                "workers": given.workers,
-                "work_alone_s": alone.compute,
-                "rounds_s": rounds_s,
-                "startup_s": clock.ready - clock.started,
-                "efficiency": alone.compute / (given.workers * rounds_s),
-                "same_bits": clock.digest == alone.digest,
-            }
+        before = by_engine(settings, "inprocess", 1)
+        for turn in range(given.repeats):
+            separate_s = apart(settings, given.workers)
+            engine = by_engine(settings, "ray", given.workers)
+            stock = by_flower(settings, given.workers)
+            after = by_engine(settings, "inprocess", 1)
+            alone = (before.compute + after.compute) / 2
+            figures = (
+                (SEPARATE, separate_s, 0.0, after.digest),
+                (ENGINE, engine.ended - engine.ready, engine.ready - engine.started, engine.digest),
+                (STOCK, stock.ended - stock.ready, stock.ready - stock.started, stock.digest),
+            )
+            for title, rounds_s, startup_s, digest in figures:
+                yield {
+                    "runtime": title,
+                    "turn": turn,
+                    "hospitals": given.hospitals,
+                    "rounds": given.rounds,
+                    "workers": given.workers,
+                    "work_alone_s": alone,
+                    "rounds_s": rounds_s,
+                    "startup_s": startup_s,
+                    "efficiency": alone / (given.workers * rounds_s),
+                    "same_bits": digest == before.digest,
+                }
+            before = after
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """The medians over turns, as Markdown."""
+    columns = ("work_alone_s", "rounds_s", "startup_s", "efficiency")
+    lines = [f"| runtime | {' | '.join(columns)} | same_bits |", f"|{'---|' * (len(columns) + 2)}"]
+    for title in (SEPARATE, ENGINE, STOCK):
+        own = [row for row in found if row["runtime"] == title]
+        cells = [f"{median(row[name] for row in own):.2f}" for name in columns]
+        lines.append(f"| {title} | {' | '.join(cells)} | {all(row['same_bits'] for row in own)} |")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,16 +230,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=0.25)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs/bench/engine.json"))
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    columns = ("runtime", "work_alone_s", "rounds_s", "startup_s", "efficiency", "same_bits")
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     found = []
     for row in rows(given):
         found.append(row)
-        cells = [f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name]) for name in columns]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        print(f"turn {row['turn'] + 1}: {row['runtime']}: {row['efficiency']:.3f}", flush=True)
+    print(table(found))
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(json.dumps(found, indent=2) + "\n")
 
