@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hbdp_fed.federation.clock import held_up_by, round_seconds
-from simulations.attendance_plan import model_size, paces
+from simulations.attendance_plan import is_corrected, model_size, paces
 from simulations.books import Course
 from simulations.prepare import Prepared
 from simulations.run_folder import RunFolder
@@ -49,6 +49,7 @@ def participation_summary(prepared: Prepared, folder: RunFolder, course: Course)
 def _hospitals(prepared: Prepared, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     last = prepared.hyper.rounds + prepared.probes
     steps, parameters, known = prepared.hyper.local_steps, model_size(prepared), paces(prepared)
+    corrected = is_corrected(prepared)
     own: dict[str, list[Mapping[str, Any]]] = {plan.name: [] for plan in prepared.plans}
     for line in lines:
         own[line["hospital"]].append(line)
@@ -68,7 +69,7 @@ def _hospitals(prepared: Prepared, lines: Sequence[Mapping[str, Any]]) -> list[d
                 "late": course.count("l"),
                 "failed": course.count("f"),
                 "course": course,
-                "simulated_s": known[name].seconds(parameters=parameters, steps=steps),
+                "simulated_s": known[name].seconds(parameters=parameters, steps=steps, corrected=corrected),
                 "sent_gb": sum(line.get("bytes", 0) for line in mine) / _GIGABYTE,
                 "eps_spent": mine[-1]["eps_spent"] if mine else 0.0,
             }

@@ -13,6 +13,7 @@ from hbdp_fed.federation.aggregation import check as check_aggregation
 from hbdp_fed.federation.clock import Attendance, Pace, attendance
 from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.secure_plan import FEWEST
+from hbdp_fed.training import NO_CORRECTION
 from simulations.prepare import Prepared
 from simulations.site_profiles import KEY
 
@@ -65,13 +66,22 @@ def always_late(prepared: Prepared) -> Mapping[str, float]:
     """The hospitals that no training round waits for, with the simulated seconds that they would take."""
     deadline = prepared.config.federation.deadline_s
     steps, parameters = prepared.hyper.local_steps, model_size(prepared)
-    seconds = {name: pace.seconds(parameters=parameters, steps=steps) for name, pace in paces(prepared).items()}
+    corrected = is_corrected(prepared)
+    seconds = {
+        name: pace.seconds(parameters=parameters, steps=steps, corrected=corrected)
+        for name, pace in paces(prepared).items()
+    }
     return {name: own for name, own in seconds.items() if deadline is not None and own > deadline}
 
 
 def model_size(prepared: Prepared) -> int:
     """Numbers in the model that travels in training rounds."""
     return sum(value.numel() for value in prepared.initial.values())
+
+
+def is_corrected(prepared: Prepared) -> bool:
+    """Whether SCAFFOLD's c travels with the model in training rounds."""
+    return prepared.local.correction != NO_CORRECTION
 
 
 def _planned(prepared: Prepared) -> Iterator[Attendance]:
@@ -87,5 +97,6 @@ def _planned(prepared: Prepared) -> Iterator[Attendance]:
             number=number,
             parameters=model_size(prepared),
             steps=prepared.hyper.local_steps,
+            corrected=training and is_corrected(prepared),
             deadline_s=federation.deadline_s if training else None,
         )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from hbdp_fed.federation.profiles import SiteProfile, is_online
 
-DOWNLOAD_BYTES, UPLOAD_BYTES = 4, 8
-"""Of each number: weights travel to the hospitals in float32, updates back in float64."""
+DOWNLOAD_BYTES, CONTROL_BYTES, UPLOAD_BYTES = 4, 8, 8
+"""Of each number: weights travel to the hospitals in float32, SCAFFOLD's c beside them and updates back in float64."""
 
 _MEGABIT = 1e6
 _BITS = 8
@@ -31,15 +31,17 @@ class Pace:
     profile: SiteProfile
     records_per_step: float
 
-    def seconds(self, *, parameters: int, steps: int) -> float:
+    def seconds(self, *, parameters: int, steps: int, corrected: bool) -> float:
         """From the server's request to the hospital's answer: latency + download + compute + upload.
 
         Args:
             parameters: Numbers in the model that travels.
             steps: DP-SGD steps that are asked for.
+            corrected: Whether SCAFFOLD's c travels with it.
         """
         profile = self.profile
-        download = parameters * DOWNLOAD_BYTES * _BITS / (profile.download_mbit_s * _MEGABIT)
+        sent = DOWNLOAD_BYTES + CONTROL_BYTES * corrected
+        download = parameters * sent * _BITS / (profile.download_mbit_s * _MEGABIT)
         compute = self.records_per_step * steps / profile.records_per_s
         upload = parameters * UPLOAD_BYTES * _BITS / (profile.upload_mbit_s * _MEGABIT)
         return profile.latency_s + download + compute + upload
@@ -76,6 +78,7 @@ def attendance(
     number: int,
     parameters: int,
     steps: int,
+    corrected: bool,
     deadline_s: float | None,
 ) -> Attendance:
     """Who is there in a round: by the seed alone for outages, by profile and deadline alone for stragglers.
@@ -87,10 +90,11 @@ def attendance(
         number: The round's or probe's, from 1.
         parameters: Numbers in the model that travels.
         steps: DP-SGD steps of the round.
+        corrected: Whether SCAFFOLD's c travels with the model.
         deadline_s: Simulated seconds after which the server goes on without those that are missing; None waits.
     """
     online = [name for name in planned if is_online(paces[name].profile, seed=seed, hospital=name, number=number)]
-    seconds = {name: paces[name].seconds(parameters=parameters, steps=steps) for name in online}
+    seconds = {name: paces[name].seconds(parameters=parameters, steps=steps, corrected=corrected) for name in online}
     late = {name for name in online if deadline_s is not None and seconds[name] > deadline_s}
     return Attendance(
         round=number,

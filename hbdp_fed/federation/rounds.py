@@ -102,6 +102,7 @@ class RoundTable:
             number=request.round,
             parameters=_size(request),
             steps=request.steps,
+            corrected=request.control is not None,
             deadline_s=deadline_s,
         )
 

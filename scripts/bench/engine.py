@@ -5,7 +5,7 @@
 Every hospital trains the small CNN with DP-SGD on images of its own, as many steps a round as take --seconds alone.
 That work is timed alone, in one process; then done by --workers processes that know nothing of each other, each with
 its part of the hospitals; then by as many processes of the engine ``ray``; then by Flower's runtime with the very same
-apps. Processors that share memory and heat are slower together than alone, whatever runs on them: the separate processes
+apps. Processors that share memory and heat are slower together than alone, whatever runs on them: separate processes
 show what this machine gives to an engine that costs nothing. All of it --repeats times in turn, as machines are noisy.
 
 Efficiency is the time alone, as the mean of before and after, over (workers x the time of the rounds); start-up is what

@@ -39,8 +39,12 @@ def offline_in(settings: AppSettings, wanted: set[int]) -> AppSettings:
 def test_the_clock_adds_up_what_a_round_takes() -> None:
     profile = SiteProfile(records_per_s=100, download_mbit_s=80, upload_mbit_s=16, latency_s=0.5)
     # A million numbers: 32 Mbit at 80 Mbit/s, 64 records x 2 views x 5 steps at 100 a second, 64 Mbit at 16 Mbit/s.
-    seconds = Pace(profile, records_per_step=128).seconds(parameters=10**6, steps=5)
+    pace = Pace(profile, records_per_step=128)
+    seconds = pace.seconds(parameters=10**6, steps=5, corrected=False)
     assert seconds == pytest.approx(0.5 + 0.4 + 6.4 + 4.0, rel=1e-12)
+    # SCAFFOLD's c is another 64 Mbit on the way to the hospital.
+    corrected = pace.seconds(parameters=10**6, steps=5, corrected=True)
+    assert corrected == pytest.approx(0.5 + 1.2 + 6.4 + 4.0, rel=1e-12)
 
 
 def test_a_round_lasts_as_long_as_its_slowest_hospital_or_until_the_deadline() -> None:
@@ -76,7 +80,9 @@ def test_who_is_planned_with_is_present_late_or_offline() -> None:
     paces |= {name: Pace(SiteProfile(latency_s=60, availability=0.5), 1.0) for name in ("d", "e", "f")}
     planned = [*"abcdef"]
     for number in range(1, 30):
-        found = attendance(planned, paces, seed=0, number=number, parameters=10, steps=1, deadline_s=30.0)
+        found = attendance(
+            planned, paces, seed=0, number=number, parameters=10, steps=1, corrected=False, deadline_s=30.0
+        )
         assert sorted([*found.present, *found.late, *found.offline]) == planned
         assert set(found.seconds) == {*found.present, *found.late}
         assert set(found.present) <= {*"abc"}
@@ -84,7 +90,9 @@ def test_who_is_planned_with_is_present_late_or_offline() -> None:
         for name in planned:
             online = is_online(paces[name].profile, seed=0, hospital=name, number=number)
             assert online is (name not in found.offline)
-        unlimited = attendance(planned, paces, seed=0, number=number, parameters=10, steps=1, deadline_s=None)
+        unlimited = attendance(
+            planned, paces, seed=0, number=number, parameters=10, steps=1, corrected=False, deadline_s=None
+        )
         assert unlimited.late == ()
         assert unlimited.offline == found.offline
 
