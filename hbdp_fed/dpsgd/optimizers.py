@@ -7,8 +7,10 @@ against every other optimiser, and for no good reason.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,6 +97,25 @@ def step_weights(rates: Sequence[float], *, momentum: float) -> list[float]:
     return weights[::-1]
 
 
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> Any:
+    """The same optimiser without the marks that tell PyTorch's compiler to leave its methods alone.
+
+    The first call of such a mark imports the compiler, which nobody uses here: nearly a second of every process. What
+    is below the marks is untouched.
+    """
+    bare = inspect.unwrap(kind.step)
+
+    @torch.no_grad()
+    def step(self: torch.optim.Optimizer) -> None:
+        bare(self)
+
+    methods = {name: inspect.unwrap(getattr(torch.optim.Optimizer, name)) for name in ("add_param_group", "zero_grad")}
+    return type(kind.__name__, (kind,), {**methods, "step": step})
+
+
+_SGD, _AdamW, _NAdam = map(_uncompiled, (torch.optim.SGD, torch.optim.AdamW, torch.optim.NAdam))
+
+
 def _entry(settings: OptimizerSettings) -> OptimizerEntry:
     if settings.name not in OPTIMIZERS:
         raise unknown_choice("training.optimizer", settings.name, OPTIMIZERS)
@@ -102,7 +123,7 @@ def _entry(settings: OptimizerSettings) -> OptimizerEntry:
 
 
 def _sgd(parameters: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
+    return _SGD(  # type: ignore[no-any-return]
         parameters, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
 
@@ -117,7 +138,7 @@ def _sgd_first_gradient(delta: Weights, weights: Weights, settings: OptimizerSet
 
 
 def _adamw(parameters: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
+    return _AdamW(  # type: ignore[no-any-return]
         parameters,
         lr=settings.learning_rate,
         betas=(settings.momentum, BETA2),
@@ -127,7 +148,7 @@ def _adamw(parameters: Sequence[Tensor], settings: OptimizerSettings) -> torch.o
 
 
 def _nadam(parameters: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.NAdam(
+    return _NAdam(  # type: ignore[no-any-return]
         parameters,
         lr=settings.learning_rate,
         betas=(settings.momentum, BETA2),

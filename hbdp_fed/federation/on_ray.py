@@ -41,10 +41,6 @@ Shards = Sequence[tuple[str, Path]]
 class _Worker:
     """A process that plays one hospital at a time."""
 
-    def __init__(self) -> None:
-        # What PyTorch's optimisers import with their first step takes a second, which is not the hospital's.
-        import torch._dynamo  # noqa: F401
-
     def begin(self, app: ClientApp, threads: int, shards: tuple[Shards, str] | None) -> None:
         """Learn what there is to do. That it answers says that everything is imported.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -77,6 +79,13 @@ def _with_threads(task: Task[Any], threads: int) -> Any:
         return task()
     finally:
         torch.set_num_threads(before)
+        _hand_back()
+
+
+def _hand_back() -> None:
+    """Give the system what the task has freed, where the C library can: tasks come in ever new sizes."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 _RUNNERS: Mapping[str, Callable[[Sequence[Task[Any]], EngineSettings], Iterator[tuple[int, Any]]]] = {
