@@ -13,8 +13,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
 """Makes glibc give blocks of 32 MiB and more back at once, in processes that find it in their environment when they
-start. By itself it soon keeps blocks of any size, and work that allocates tensors of ever new sizes makes a worker grow to
-many times of what it uses. Smaller blocks are kept: to hand back those of a training step made it a quarter slower."""
+start. By itself it soon keeps blocks of any size, and work that allocates tensors of ever new sizes makes a worker grow
+to many times of what it uses. Smaller blocks are kept: to hand back those of a training step makes it slower."""
 
 for _name, _value in GIVE_BACK.items():
     os.environ.setdefault(_name, _value)

@@ -8,9 +8,9 @@ its part of the hospitals; then by as many processes of the engine ``ray``; then
 apps. Processors that share memory and heat are slower together than alone, whatever runs on them: separate processes
 show what this machine gives to an engine that costs nothing. All of it --repeats times in turn, as machines are noisy.
 
-Efficiency is the time alone, as the mean of before and after, over (workers x the time of the rounds); start-up is what
-comes before the first round, imports of this process not counted. Prints Markdown with medians; the figures of every
-turn go to --output.
+Efficiency is the time alone, as the mean of before and after, over (workers x the time of the rounds), both without the
+first round, in which processes warm up; start-up is what comes before it, imports of this process not counted. Prints
+Markdown with medians; the figures of every turn go to --output.
 """
 
 from __future__ import annotations
@@ -54,9 +54,19 @@ class Clock:
 
     started: float = field(default_factory=time.perf_counter)
     ready: float = 0.0
-    ended: float = 0.0
-    compute: float = 0.0
+    ended: list[float] = field(default_factory=list)
+    compute: list[float] = field(default_factory=lambda: [0.0])
     digest: str = ""
+
+    @property
+    def rounds_s(self) -> float:
+        """Of all rounds but the first, in which processes warm up."""
+        return self.ended[-1] - self.ended[1]
+
+    @property
+    def work_s(self) -> float:
+        """What the hospitals say they worked in these rounds."""
+        return sum(self.compute[1:])
 
     def hooks(self) -> ServerHooks:
         """Hooks that only look at the clock."""
@@ -65,10 +75,12 @@ class Clock:
             self.ready = time.perf_counter()
 
         def on_report(report: RoundReport) -> None:
-            self.compute += report.seconds
+            self.compute[-1] += report.seconds
 
         def on_round(standing: Standing) -> None:
-            self.ended = time.perf_counter()
+            self.ended.append(time.perf_counter())
+            if standing.round > 0:
+                self.compute.append(0.0)
             self.digest = weights_sha256(standing.weights)
 
         listener = Listener(on_update=lambda _: None, on_report=on_report, on_failure=lambda _: None)
@@ -150,7 +162,7 @@ def steps_for(seconds: float, folder: Path) -> int:
     """Local steps that take about so long; the first round only warms up."""
     by_engine(federation(folder, hospitals=1, rounds=1, steps=5), "inprocess", 1)
     trial = by_engine(federation(folder, hospitals=2, rounds=2, steps=20), "inprocess", 1)
-    return max(1, round(seconds / (trial.compute / (2 * 2 * 20))))
+    return max(1, round(seconds / (trial.work_s / (2 * 20))))
 
 
 def apart(settings: AppSettings, workers: int) -> float:
@@ -175,7 +187,7 @@ def _nothing(_: int) -> None:
 
 def _own_seconds(settings: AppSettings) -> float:
     clock = by_engine(settings, "inprocess", 1)
-    return clock.ended - clock.ready
+    return clock.rounds_s
 
 
 def rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -191,11 +203,11 @@ def rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             engine = by_engine(settings, "ray", given.workers)
             stock = by_flower(settings, given.workers)
             after = by_engine(settings, "inprocess", 1)
-            alone = (before.compute + after.compute) / 2
+            alone = (before.work_s + after.work_s) / 2
             figures = (
                 (SEPARATE, separate_s, 0.0, after.digest),
-                (ENGINE, engine.ended - engine.ready, engine.ready - engine.started, engine.digest),
-                (STOCK, stock.ended - stock.ready, stock.ready - stock.started, stock.digest),
+                (ENGINE, engine.rounds_s, engine.ready - engine.started, engine.digest),
+                (STOCK, stock.rounds_s, stock.ready - stock.started, stock.digest),
             )
             for title, rounds_s, startup_s, digest in figures:
                 yield {
