@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from hbdp_fed.data import read_shard
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN, seeded_noise
 from hbdp_fed.errors import HospitalFailure, SettingError
+from hbdp_fed.federation.cluster import LOCAL, ClusterSettings, cluster
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.settings import AppSettings, Site
 from hbdp_fed.models import build_model, initial_weights, weights_sha256
@@ -142,6 +143,14 @@ def test_equal_weighting_differs_from_weighting_by_records(settings, run) -> Non
         torch.testing.assert_close(value, start[name] + mean, rtol=0, atol=1e-12)
 
 
+@pytest.fixture(scope="module")
+def two_processors() -> Iterator[None]:
+    """Ray, started once for all that runs on it."""
+    with cluster(ClusterSettings(address=LOCAL, processors=2, gpus=False)):
+        yield
+
+
+@pytest.mark.usefixtures("two_processors")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ray_gives_the_same_bits_as_one_process(settings, run, workers: int) -> None:
     alone, on_ray = run(settings, probes=[probe(3)]), run(settings, engine="ray", workers=workers, probes=[probe(3)])
@@ -150,6 +159,7 @@ def test_ray_gives_the_same_bits_as_one_process(settings, run, workers: int) -> 
     assert digests[0] == digests[1]
 
 
+@pytest.mark.usefixtures("two_processors")
 def test_a_failure_on_ray_is_named_with_its_traceback(settings, run) -> None:
     Path(settings.sites[2].shard).unlink()
     with pytest.raises(HospitalFailure, match=r"(?s)hospital-03 failed.*Traceback.*site-2\.safetensors"):

@@ -139,9 +139,7 @@ def test_both_epsilons_are_reported_and_either_can_be_meant(tmp_path: Path) -> N
 
 
 @pytest.mark.filterwarnings("ignore:Optimal order")
-@pytest.mark.parametrize(
-    ("eps", "sizes"), [(eps, "equal") for eps in (1.0, 8.0, 1e3, 1e6, 1e9, 1e12, 1e15)] + [(1e9, "power_law")]
-)
+@pytest.mark.parametrize(("eps", "sizes"), [(eps, "equal") for eps in (1.0, 1e6, 1e15)] + [(1e9, "power_law")])
 def test_the_summarys_epsilon_is_the_composed_one(tmp_path: Path, eps: float, sizes: str) -> None:
     summary = run(tmp_path / "r", f"eps={eps}", "adversary.probes=2", f"partition.sizes={sizes}")
     for hospital in summary["privacy"]["hospitals"]:

@@ -53,8 +53,8 @@ def second_call(cut: Any) -> Any:
     """``write_standing`` until round 2."""
     from simulations.standing import write_standing
 
-    def write(folder: RunFolder, standing: Any, *rest: Any) -> None:
-        (cut if standing.round == 2 else write_standing)(folder, standing, *rest)
+    def write(folder: RunFolder, snapshot: Any, *rest: Any) -> None:
+        (cut if snapshot.standing.round == 2 else write_standing)(folder, snapshot, *rest)
 
     return write
 
