@@ -9,8 +9,9 @@ apps. Processors that share memory and heat are slower together than alone, what
 show what this machine gives to an engine that costs nothing. All of it --repeats times in turn, as machines are noisy.
 
 Efficiency is the time alone, as the mean of before and after, over (workers x the time of the rounds), both without the
-first round, in which processes warm up; start-up is what comes before it, imports of this process not counted. Prints
-Markdown with medians; the figures of every turn go to --output.
+first round, in which processes warm up. *busy* is the same with the seconds that the hospitals worked in the very run:
+what the processors lose together does not count against the engine there. Start-up is what comes before the first round,
+imports of this process not counted. Prints Markdown with medians; the figures of every turn go to --output.
 """
 
 from __future__ import annotations
@@ -205,11 +206,11 @@ def rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             after = by_engine(settings, "inprocess", 1)
             alone = (before.work_s + after.work_s) / 2
             figures = (
-                (SEPARATE, separate_s, 0.0, after.digest),
-                (ENGINE, engine.rounds_s, engine.ready - engine.started, engine.digest),
-                (STOCK, stock.rounds_s, stock.ready - stock.started, stock.digest),
+                (SEPARATE, separate_s, given.workers * separate_s, 0.0, after.digest),
+                (ENGINE, engine.rounds_s, engine.work_s, engine.ready - engine.started, engine.digest),
+                (STOCK, stock.rounds_s, stock.work_s, stock.ready - stock.started, stock.digest),
             )
-            for title, rounds_s, startup_s, digest in figures:
+            for title, rounds_s, work_s, startup_s, digest in figures:
                 yield {
                     "runtime": title,
                     "turn": turn,
@@ -220,6 +221,7 @@ def rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     "rounds_s": rounds_s,
                     "startup_s": startup_s,
                     "efficiency": alone / (given.workers * rounds_s),
+                    "busy": work_s / (given.workers * rounds_s),
                     "same_bits": digest == before.digest,
                 }
             before = after
@@ -227,7 +229,7 @@ def rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """The medians over turns, as Markdown."""
-    columns = ("work_alone_s", "rounds_s", "startup_s", "efficiency")
+    columns = ("work_alone_s", "rounds_s", "startup_s", "efficiency", "busy")
     lines = [f"| runtime | {' | '.join(columns)} | same_bits |", f"|{'---|' * (len(columns) + 2)}"]
     for title in (SEPARATE, ENGINE, STOCK):
         own = [row for row in found if row["runtime"] == title]
