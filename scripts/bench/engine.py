@@ -10,8 +10,8 @@ show what this machine gives to an engine that costs nothing. All of it --repeat
 
 Efficiency is the time alone, as the mean of before and after, over (workers x the time of the rounds), both without the
 first round, in which processes warm up. *busy* is the same with the seconds that the hospitals worked in the very run:
-what the processors lose together does not count against the engine there. Start-up is what comes before the first round,
-imports of this process not counted. Prints Markdown with medians; the figures of every turn go to --output.
+what the processors lose together does not count against the engine there. Start-up is what comes before the first
+round, imports of this process not counted. Prints Markdown with medians; the figures of every turn go to --output.
 """
 
 from __future__ import annotations
