@@ -14,6 +14,7 @@ import torch
 from flwr.app import Message
 
 from hbdp_fed.federation.codec import RoundReport, parse_failure, parse_reply
+from hbdp_fed.federation.lengths import whole_norm
 from hbdp_fed.federation.secure_sum import FixedPoint
 from hbdp_fed.federation.simulated_grid import LOST, TIMED_OUT
 from hbdp_fed.types import ModelUpdate, Weights
@@ -146,7 +147,7 @@ def _problem(
     bad = [name for name, value in update.delta.items() if not bool(torch.isfinite(value).all())]
     if bad:
         return "not_finite", f"the update is not finite in {', '.join(bad)}"
-    norm = float(torch.stack([value.norm() for value in update.delta.values()]).norm())
+    norm = whole_norm(update.delta)
     allowed = expected.norms[hospital]
     if norm > allowed:
         return "oversize", f"the update has norm {norm:.3g}; clipping, noise and learning rate allow {allowed:.3g}"

@@ -28,7 +28,7 @@ def longest_updates(
         steps: How many steps they take.
         control: SCAFFOLD's c, where local steps are corrected.
     """
-    start = _norm(weights)
+    start = whole_norm(weights)
     size = sum(value.numel() for value in weights.values())
     return {
         plan.name: largest_update_norm(
@@ -39,12 +39,12 @@ def longest_updates(
             steps=steps,
             start_norm=start,
             proximal=local.proximal,
-            control_norm=None if control is None else _norm(control),
+            control_norm=None if control is None else whole_norm(control),
         )
         for plan in plans
     }
 
 
-def _norm(weights: Weights) -> float:
-    """The Euclidean norm of all of them together."""
+def whole_norm(weights: Weights) -> float:
+    """The Euclidean norm of all arrays together, computed in float64."""
     return float(torch.stack([value.double().norm() for value in weights.values()]).norm())

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import torch
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from hbdp_fed.errors import HospitalFailure, QuorumLost
 from hbdp_fed.federation.answers import Expected, Failure, Phase, told_failure
 from hbdp_fed.federation.codec import TrainRequest, request_messages
-from hbdp_fed.federation.lengths import longest_updates
+from hbdp_fed.federation.lengths import longest_updates, whole_norm
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.roster import Roster
 from hbdp_fed.federation.rounds import Listener, take_failure
@@ -282,7 +281,7 @@ class SecureRounds:
 
         What shares that were tampered with leave is as long as the whole grid is wide.
         """
-        norm = float(torch.stack([value.norm() for value in found.values()]).norm())
+        norm = whole_norm(found)
         size = sum(value.numel() for value in found.values())
         allowed = sum(opened.norms[name] * opened.shares[name] for name in total.hospitals)
         allowed = allowed * (1 + _ROUNDING) + opened.grid.max_error(len(total.hospitals)) * size**0.5

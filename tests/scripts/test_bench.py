@@ -347,9 +347,9 @@ def test_ratio_is_the_median_of_the_ratios_within_turns(bench: SimpleNamespace) 
     assert (row.peak_memory_mb, row.peak_memory_ratio) == (3.0, 1.5)
 
 
-@pytest.mark.parametrize("failing_step", [0, 4])
+@pytest.mark.parametrize("failing_step", [0, 1, 4])
 def test_mode_that_fails_is_listed_with_the_reason_and_stops_nobody(bench: SimpleNamespace, failing_step: int) -> None:
-    """It may fail when it is prepared, or later."""
+    """It may fail when it is prepared, when its memory is measured, or later."""
     steps = 0
 
     def build(model: nn.Module, batch: Any, recipe: Any) -> Callable[[], None]:
