@@ -65,6 +65,21 @@ def check(config: RunConfig) -> None:
     _check_engine(config)
 
 
+def number_of_hospitals(config: RunConfig) -> int:
+    """How many train, of all that records are dealt to.
+
+    Raises:
+        SettingError: if ``federation.members`` names one twice, or more than there are.
+    """
+    members = config.federation.members
+    if len(set(members)) < len(members) or len(members) > config.clients:
+        raise SettingError(
+            "federation.members",
+            f"must name each hospital once, and at most clients={config.clients} of them, got {', '.join(members)}",
+        )
+    return 1 if config.federation.pooled else len(members) or config.clients
+
+
 def _check_training(training: TrainingConfig) -> None:
     """What needs no data set: rounds, learning rate and their like are checked once recipes have filled them in."""
     for key, known in (
@@ -129,7 +144,7 @@ def _check_answers(config: RunConfig) -> None:
     _known("federation.on_failure", federation.on_failure, ON_FAILURE)
     if not 0 < federation.participation <= 1:
         raise SettingError("federation.participation", f"must lie in (0, 1], got {federation.participation:g}")
-    asked = max(1, round(federation.participation * config.clients))
+    asked = max(1, round(federation.participation * number_of_hospitals(config)))
     _at_least("federation.min_hospitals", federation.min_hospitals, 1)
     if federation.min_hospitals > asked:
         raise SettingError(

@@ -48,6 +48,7 @@ _ROOTS: Mapping[str, _Root] = {
     "run": _Root(schema.RunConfig, "eps=1e12", presets=("experiment",)),
     "budget": _Root(schema.BudgetConfig, "budgets=[1,1e12]"),
     "attack": _Root(schema.AttackConfig, "attack=imprint"),
+    "sweep": _Root(schema.SweepConfig, "eps=[1,1e12]"),
 }
 """The programs by the name of their configuration file."""
 
@@ -73,7 +74,7 @@ def compose_run(arguments: Sequence[str], *, config_name: str = "run") -> DictCo
     Raises:
         UserError: naming the key and what it accepts.
     """
-    overrides = _parse(arguments, example=_ROOTS[config_name].example)
+    overrides = parse(arguments, example=_ROOTS[config_name].example)
     grouped = groups(config_name)
     _check_choices([override for override in overrides if override.key_or_group in grouped])
     chosen = [
@@ -117,7 +118,22 @@ def _compose(config_name: str, arguments: Sequence[str]) -> DictConfig:
     return config
 
 
-def _parse(arguments: Sequence[str], *, example: str) -> list[Override]:
+def setting_names(config_name: str) -> list[str]:
+    """All settings of a program with its default groups."""
+    return list(_leaves(_compose(config_name, [])))
+
+
+def parse(arguments: Sequence[str], *, example: str, sweeps: bool = False) -> list[Override]:
+    """Command line arguments as Hydra understands them.
+
+    Args:
+        arguments: ``key=value`` each.
+        example: One of the program's, for messages.
+        sweeps: Whether a setting may be given several values, ``key=1,2``.
+
+    Raises:
+        UserError: for what is no ``key=value``, or several values where one is wanted.
+    """
     for argument in arguments:
         if argument.startswith(("+", "~")):
             raise SettingError(argument, "keys cannot be added or removed, only set: key=value")
@@ -128,7 +144,7 @@ def _parse(arguments: Sequence[str], *, example: str) -> list[Override]:
     except HydraException as error:
         raise UserError(" ".join(str(error).split())) from error
     for override in overrides:
-        if override.is_sweep_override():
+        if override.is_sweep_override() and not sweeps:
             raise SettingError(override.key_or_group, "takes one value; a list is written in brackets: key=[1,2]")
     return overrides
 

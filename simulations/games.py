@@ -166,7 +166,9 @@ def _game(
     held, test = prepared.plans[index].num_records, prepared.federated.test
     targets = min(held, math.ceil(adversary.targets / share_of))
     wanted = max(adversary.candidates - 1, targets)
-    own = (prepared.federated.test_site == index).nonzero().flatten()
+    federated = prepared.federated
+    sites = torch.tensor(federated.hospitals[index].sites)
+    own = torch.isin(federated.test_site, sites).nonzero().flatten()
     source = own if len(own) >= wanted else torch.arange(len(test))
     stream = generator(prepared.config.seed, "audit", hospital, "candidates")
     pool = source[torch.randperm(len(source), generator=stream)[:wanted]]

@@ -10,7 +10,16 @@ from typing import cast
 
 import torch
 
-from hbdp_fed.data import FederatedDataset, ImageDataset, PartitionSettings, deal, load_dataset
+from hbdp_fed.data import (
+    FederatedDataset,
+    Hospital,
+    ImageDataset,
+    PartitionSettings,
+    deal,
+    load_dataset,
+    pooled,
+    restricted,
+)
 from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.aggregation import mean_shares
@@ -115,9 +124,9 @@ def prepare(config: RunConfig) -> Prepared:
         scanner_shift=config.data.scanner_shift,
         seed=config.seed,
     )
-    sizes = [len(hospital.records) for hospital in federated.hospitals]
+    federated = _members(federated, config.federation)
     if config.training.epochs is not None:
-        hyper = replace(hyper, rounds=recipes.rounds_for(config.training.epochs, hyper, sizes))
+        hyper = replace(hyper, rounds=recipes.rounds_for(config.training.epochs, hyper, federated.site_sizes))
     schedule = _schedule(config.training)
     server = _server_settings(config.federation, schedule)
     local = _local_settings(config.training, hyper, task, schedule, server)
@@ -126,14 +135,14 @@ def prepare(config: RunConfig) -> Prepared:
     names = [hospital.name for hospital in federated.hospitals]
     steps = _planned_steps(config, hyper, names, probes=config.adversary.probes * len(attacks.probing))
     _check_faulty(config.federation, names)
-    profiles = site_profiles(config.federation.profiles, names)
+    profiles = site_profiles(config.federation.profiles, names, known=(*federated.sites, *names))
     accountant = cast(Accountant, config.privacy.accountant)  # checked above
     plans = tuple(
         plan_hospital(
             name=hospital.name,
             num_records=len(hospital.records),
             budget=PrivacyBudget(epsilon=config.eps, delta=config.delta),
-            expected_batch=hyper.batch_of(len(hospital.records), federation=sum(sizes)),
+            expected_batch=_expected_batch(hyper, hospital, federated.site_sizes),
             steps=steps[hospital.name],
             max_grad_norm=hyper.max_grad_norm,
             accountant=accountant,
@@ -177,6 +186,29 @@ def prepare(config: RunConfig) -> Prepared:
     return replace(prepared, observed=observed_by(prepared))
 
 
+def _members(federated: FederatedDataset, federation: FederationConfig) -> FederatedDataset:
+    """Who trains.
+
+    Raises:
+        SettingError: as :func:`hbdp_fed.data.restricted`.
+    """
+    if federation.members:
+        federated = restricted(federated, federation.members)
+    return pooled(federated) if federation.pooled else federated
+
+
+def _expected_batch(hyper: Hyperparameters, hospital: Hospital, site_sizes: Sequence[int]) -> float:
+    """The wanted expected batch: as with everybody, whoever takes part; where records are pooled, all sites' batches.
+
+    So a record's chance to be drawn into a step is the same in the federation, alone and pooled, and so is the noise.
+    """
+    total = sum(site_sizes)
+    if len(hospital.sites) == 1:
+        return hyper.batch_of(len(hospital.records), federation=total)
+    sizes = [site_sizes[site] for site in hospital.sites]
+    return sum(min(size, hyper.batch_of(size, federation=total)) for size in sizes)
+
+
 def _engine_settings(config: RunConfig) -> EngineSettings:
     """How to run.
 
@@ -191,7 +223,7 @@ def _engine_settings(config: RunConfig) -> EngineSettings:
         threads_per_client=engine.threads_per_client,
         gpus_per_client=0.0 if engine.gpus_per_client is None and not on_gpu else engine.gpus_per_client,
         address=engine.address,
-        at_most=config.clients,
+        at_most=checks.number_of_hospitals(config),
     )
 
 

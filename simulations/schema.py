@@ -225,6 +225,8 @@ class SitePolicyConfig:
 class FederationConfig:
     """The server's side."""
 
+    members: list[str] = field(default_factory=list)
+    pooled: bool = False
     weighting: str = "records"
     participation: float = 1.0
     aggregation: str = "mean"
@@ -262,6 +264,19 @@ class AdversaryConfig:
     only_last_model: bool = False
     thresholds: list[float] = field(default_factory=lambda: [0.8])
     prior: float = 0.01
+
+
+@dataclass
+class SweepConfig:
+    """A sweep's own settings; all others are those of its runs."""
+
+    name: str = "sweep"
+    seeds: Any = 3
+    compared: list[str] = field(default_factory=lambda: ["alone", "pooled"])
+    parallel: int | None = None
+    cpus_per_run: int = 1
+    sweep_dir: str | None = None
+    resume: str | None = None
 
 
 @dataclass
@@ -341,6 +356,7 @@ def register() -> None:
     store.store(name="run_schema", node=RunConfig)
     store.store(name="budget_schema", node=BudgetConfig)
     store.store(name="attack_schema", node=AttackConfig)
+    store.store(name="sweep_schema", node=SweepConfig)
     store.store(group="data", name="phantom_schema", node=PhantomConfig)
     store.store(group="data", name="medmnist_schema", node=MedMnistConfig)
     store.store(group="data", name="any_medmnist_schema", node=AnyMedMnistConfig)

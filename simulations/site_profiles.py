@@ -14,25 +14,29 @@ DEFAULT = "default"
 """The name under which all hospitals without a profile of their own have theirs."""
 
 
-def site_profiles(wanted: Mapping[str, Any], hospitals: Sequence[str]) -> tuple[SiteProfile, ...]:
+def site_profiles(
+    wanted: Mapping[str, Any], hospitals: Sequence[str], *, known: Sequence[str] | None = None
+) -> tuple[SiteProfile, ...]:
     """Every hospital's profile, in their order: its own fields, then those of ``default``, then plausible ones.
 
     Args:
         wanted: By hospital, or :data:`DEFAULT`, the fields of :class:`SiteProfile` that differ.
-        hospitals: All names.
+        hospitals: Those that take part.
+        known: The names that may have a profile; None for those of ``hospitals``.
 
     Raises:
         SettingError: for a hospital or a field that does not exist, or a value that cannot be used.
     """
-    known = [item.name for item in fields(SiteProfile)]
+    named = tuple(dict.fromkeys(hospitals if known is None else known))
+    there = [item.name for item in fields(SiteProfile)]
     for name, given in wanted.items():
-        if name != DEFAULT and name not in hospitals:
-            raise SettingError(KEY, f"there is no hospital '{name}'; name {DEFAULT} or: {', '.join(hospitals)}")
+        if name != DEFAULT and name not in named:
+            raise SettingError(KEY, f"there is no hospital '{name}'; name {DEFAULT} or: {', '.join(named)}")
         if not isinstance(given, Mapping):
-            raise SettingError(KEY, f"{name} needs a mapping of: {', '.join(known)}; got {given}")
+            raise SettingError(KEY, f"{name} needs a mapping of: {', '.join(there)}; got {given}")
         for field, value in given.items():
-            if field not in known:
-                raise SettingError(KEY, f"{name} has no field '{field}'; the fields are: {', '.join(known)}")
+            if field not in there:
+                raise SettingError(KEY, f"{name} has no field '{field}'; the fields are: {', '.join(there)}")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise SettingError(KEY, f"{name}: {field} must be a number, got {value}")
     return tuple(_profile(name, {**wanted.get(DEFAULT, {}), **wanted.get(name, {})}) for name in hospitals)

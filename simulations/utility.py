@@ -38,11 +38,10 @@ def measure_utility(prepared: Prepared, chosen: Chosen, folder: RunFolder) -> di
     test, site = prepared.federated.test, prepared.federated.test_site.numpy()
     evidence = _judge(prepared, chosen.weights, test, thorough=True)
     folder.write_predictions(evidence, names=test.names, groups=None if test.groups is None else test.groups.numpy())
-    names = [plan.name for plan in prepared.plans]
     whole = _figures(prepared, evidence, chosen.point, np.ones(len(test), dtype=np.bool_), purpose="all")
     hospitals = [
         {"name": name, **_figures(prepared, evidence, chosen.point, site == number, purpose=f"hospital {name}")}
-        for number, name in enumerate(names)
+        for number, name in enumerate(prepared.federated.sites)
     ]
     subgroups = [
         {"attribute": attribute, "value": value, **_figures(prepared, evidence, chosen.point, rows, purpose=purpose)}
@@ -113,7 +112,7 @@ def _matrix(prepared: Prepared, chosen: Chosen, evidence: Evidence, deciding: st
             figures(prepared.task, select(known, site == number), chosen.point)[deciding]
             if known is not None and (site == number).any()
             else None
-            for number in range(len(prepared.plans))
+            for number in range(len(prepared.federated.sites))
         ]
         return {"model": model, "values": values}
 
@@ -124,7 +123,7 @@ def _matrix(prepared: Prepared, chosen: Chosen, evidence: Evidence, deciding: st
             return None
 
     rows = [row(RELEASED, evidence), *(row(name, own(weights)) for name, weights in chosen.local.items())]
-    return {"metric": deciding, "hospitals": [plan.name for plan in prepared.plans], "rows": rows}
+    return {"metric": deciding, "hospitals": list(prepared.federated.sites), "rows": rows}
 
 
 def _judge(prepared: Prepared, weights: Weights, records: Records, *, thorough: bool) -> Evidence:
@@ -149,11 +148,11 @@ def partition_summary(prepared: Prepared) -> dict[str, Any]:
             {
                 "name": hospital.name,
                 "train": len(hospital.records),
-                **{split: int((owner == number).sum()) for split, owner in splits.items()},
+                **{split: int(np.isin(owner.numpy(), hospital.sites).sum()) for split, owner in splits.items()},
                 "groups": None if hospital.records.groups is None else len(hospital.records.groups.unique()),
                 "classes": _classes(hospital.records, prepared.dataset.task, prepared.dataset.class_names),
             }
-            for number, hospital in enumerate(federated.hospitals)
+            for hospital in federated.hospitals
         ],
     }
 

@@ -1,7 +1,7 @@
 """The only place where truth and reconstruction meet: matching, similarity, risk, and what people read of a run."""
 
 from hbdp_fed.audit.baselines import Baselines, guess
-from hbdp_fed.audit.columns import Column, best_columns, load_columns, save_columns
+from hbdp_fed.audit.columns import Column, best_columns, best_first, load_columns, save_columns
 from hbdp_fed.audit.criterion import DEFAULT_CRITERION, SSIM_THRESHOLD, Criterion
 from hbdp_fed.audit.figures import budget_figure, reconstruction_figure, save_figure
 from hbdp_fed.audit.grants import GrantedRecord, grant_step_knowledge
@@ -40,6 +40,7 @@ __all__ = [
     "attack_figures",
     "audit_probe",
     "best_columns",
+    "best_first",
     "budget_figure",
     "clustered_wilson",
     "grant_step_knowledge",

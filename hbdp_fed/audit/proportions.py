@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import torch
 from scipy.stats import t as student
 from torch import Tensor
+
+Cluster = tuple[int, int]
+"""How many records a cluster holds, and how many of them are successes."""
 
 _UPPER = 0.975
 """Where a 95% interval ends, of both tails' 5%."""
@@ -49,19 +53,42 @@ def clustered_wilson(successes: Tensor, clusters: Tensor) -> tuple[float, float]
     """
     if successes.shape != clusters.shape or successes.dim() != 1:
         raise ValueError(f"every record needs a cluster, got {tuple(successes.shape)} and {tuple(clusters.shape)}")
-    if len(successes) == 0:
-        return None
-    return _wilson(float(successes.double().mean()), _effective_records(successes, clusters))
+    return wilson_of_clusters(cluster_counts(successes, clusters))
 
 
-def _effective_records(successes: Tensor, clusters: Tensor) -> float:
-    """How many independent records would say as much."""
-    records, rate = len(successes), float(successes.double().mean())
+def cluster_counts(successes: Tensor, clusters: Tensor) -> tuple[Cluster, ...]:
+    """What :func:`wilson_of_clusters` takes: a pair a cluster, in the order of their numbers.
+
+    Args:
+        successes: bool (N,), a value a record.
+        clusters: int64 (N,), the record's cluster, by any number.
+    """
     _, cluster, sizes = clusters.unique(return_inverse=True, return_counts=True)
-    count = len(sizes)
+    hits = torch.zeros(len(sizes), dtype=torch.int64).index_add_(0, cluster, successes.long())
+    return tuple(zip(sizes.tolist(), hits.tolist(), strict=True))
+
+
+def wilson_of_clusters(clusters: Sequence[Cluster]) -> tuple[float, float] | None:
+    """:func:`clustered_wilson` of what :func:`cluster_counts` counted, in one audit or several; None without records.
+
+    Raises:
+        ValueError: if a cluster has more successes than records, or fewer than none.
+    """
+    if any(not 0 <= hits <= size for size, hits in clusters):
+        raise ValueError(f"a cluster's successes must lie between 0 and its records, got {list(clusters)}")
+    present = [(size, hits) for size, hits in clusters if size]
+    records, successes = (sum(column) for column in zip(*present, strict=True)) if present else (0, 0)
+    if not records:
+        return None
+    return _wilson(successes / records, _effective_records(present, records, successes / records))
+
+
+def _effective_records(clusters: Sequence[Cluster], records: int, rate: float) -> float:
+    """How many independent records would say as much."""
+    count = len(clusters)
     if count in (1, records) or rate in (0.0, 1.0):
         return records
-    hits = torch.zeros(count, dtype=torch.float64).index_add_(0, cluster, successes.double())
+    sizes, hits = (torch.tensor(column, dtype=torch.float64) for column in zip(*clusters, strict=True))
     variance = count / (count - 1) * float((hits - rate * sizes).square().sum()) / records**2
     effect = max(1.0, variance * (records - 1) / (rate * (1 - rate)))
     return records / effect * float(student.ppf(_UPPER, records - 1) / student.ppf(_UPPER, count - 1)) ** 2

@@ -14,7 +14,7 @@ from torch import Tensor
 from hbdp_fed.adversary.threat_models import THREAT_MODELS
 from hbdp_fed.audit.criterion import DEFAULT_CRITERION, Criterion
 from hbdp_fed.audit.outcomes import ProbeOutcome
-from hbdp_fed.audit.proportions import clustered_wilson
+from hbdp_fed.audit.proportions import Cluster, cluster_counts, wilson_of_clusters
 from hbdp_fed.strict_json import to_plain
 from hbdp_fed.types import Surface
 
@@ -31,6 +31,7 @@ class AttackFigures:
         rounds: All rounds that are pooled, ascending.
         records: How many records the attacked batches held.
         probes: How many attacked batches held them: the clusters of the interval.
+        clusters: Records and successes of each, by which several runs' figures can be pooled.
         reconstructed: How many records got a reconstruction at all.
         success_rate: Successes over records.
         success_rate_ci95: An interval for that in which the records of a probe are no independent trials; at a rate of
@@ -71,6 +72,7 @@ class AttackFigures:
     rounds: tuple[int, ...]
     records: int
     probes: int
+    clusters: tuple[Cluster, ...]
     reconstructed: int
     success_rate: float | None
     success_rate_ci95: tuple[float, float] | None
@@ -126,6 +128,7 @@ def attack_figures(
     success = above > criterion.ssim
     sizes = torch.tensor([len(outcome.success) for outcome in outcomes], dtype=torch.int64)
     probe = torch.arange(len(sizes)).repeat_interleave(sizes)
+    clusters = cluster_counts(success, probe)
     details = _averages([outcome.details for outcome in outcomes])
     share = details.pop("share", None)
     return AttackFigures(
@@ -135,9 +138,10 @@ def attack_figures(
         rounds=rounds,
         records=len(success),
         probes=int((sizes > 0).sum()),
+        clusters=clusters,
         reconstructed=int((~ssim.isnan()).sum()),
         success_rate=_over(success, np.mean),
-        success_rate_ci95=clustered_wilson(success, probe),
+        success_rate_ci95=wilson_of_clusters(clusters),
         criterion=criterion.in_words(),
         success_rates={str(float(level)): _over(above > level, np.mean) for level in criterion.thresholds},
         ssim_mean=_over(ssim, np.mean),

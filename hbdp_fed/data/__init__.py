@@ -2,12 +2,14 @@
 
 from hbdp_fed.data.contract import TASKS, ImageDataset, Records, as_floats
 from hbdp_fed.data.federated import FederatedDataset, Hospital, deal
+from hbdp_fed.data.members import POOLED, pooled, restricted
 from hbdp_fed.data.partition import PartitionSettings, hospital_names
 from hbdp_fed.data.registry import DATASETS, load_dataset
 from hbdp_fed.data.shards import read_shard, write_shard
 
 __all__ = [
     "DATASETS",
+    "POOLED",
     "TASKS",
     "FederatedDataset",
     "Hospital",
@@ -18,6 +20,8 @@ __all__ = [
     "deal",
     "hospital_names",
     "load_dataset",
+    "pooled",
     "read_shard",
+    "restricted",
     "write_shard",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -63,6 +63,24 @@ class Records:
             names=rows(self.names),
             attributes={name: rows(words) for name, words in self.attributes.items()},
         )
+
+
+def concatenate(parts: Sequence[Records]) -> Records:
+    """The records of all parts, at least one, in their order. What one of them lacks, they must all lack."""
+
+    def joined(values: Sequence[Any]) -> Any:
+        if values[0] is None:
+            return None
+        return torch.cat(list(values)) if isinstance(values[0], Tensor) else np.concatenate(values)
+
+    return Records(
+        images=joined([part.images for part in parts]),
+        labels=joined([part.labels for part in parts]),
+        masks=joined([part.masks for part in parts]),
+        groups=joined([part.groups for part in parts]),
+        names=joined([part.names for part in parts]),
+        attributes={name: joined([part.attributes[name] for part in parts]) for name in parts[0].attributes},
+    )
 
 
 def as_floats(images: Tensor) -> Tensor:

@@ -27,13 +27,13 @@ class Hospital:
         name: Its name in every report.
         records: Its training records as its own scanner shows them.
         indices: int64 (n,), ascending: where they stand in the data set's training split.
-        scanner: Its scanner.
+        sites: Whose records it trains with, as places in :attr:`FederatedDataset.sites`: as a rule its own alone.
     """
 
     name: str
     records: Records
     indices: Tensor
-    scanner: Scanner
+    sites: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ class FederatedDataset:
         name: The data set's name.
         task: The data set's task.
         class_names: One name a class.
-        hospitals: The sites, in the fixed order that every index of a site refers to.
+        sites: The names of all sites, in the fixed order that every index of a site refers to.
+        site_sizes: The training records of each.
+        scanners: The scanner of each.
+        hospitals: Who trains: a hospital a site, in the same order, unless :mod:`hbdp_fed.data.members` says otherwise.
         val: The validation split, in the data set's order, each record as its site's scanner shows it.
         val_site: int64 (N_val,), the site of each validation record.
         test: The test split, likewise.
@@ -54,6 +57,9 @@ class FederatedDataset:
     name: str
     task: str
     class_names: tuple[str, ...]
+    sites: tuple[str, ...]
+    site_sizes: tuple[int, ...]
+    scanners: tuple[Scanner, ...]
     hospitals: tuple[Hospital, ...]
     val: Records
     val_site: Tensor
@@ -94,14 +100,17 @@ def deal(
     parts = layout.parts
     train = _render(dataset.train, parts["train"], scanners, seed, "train")
     hospitals = tuple(
-        Hospital(name=name, records=train.select(own), indices=own, scanner=scanner)
-        for name, own, scanner in zip(layout.names, parts["train"].indices, scanners, strict=True)
+        Hospital(name=name, records=train.select(own), indices=own, sites=(site,))
+        for site, (name, own) in enumerate(zip(layout.names, parts["train"].indices, strict=True))
     )
     _LOGGER.info("dealt %d training records to %d hospitals: %s", len(train), clients, parts["train"].sizes)
     return FederatedDataset(
         name=dataset.name,
         task=dataset.task,
         class_names=dataset.class_names,
+        sites=tuple(layout.names),
+        site_sizes=parts["train"].sizes,
+        scanners=tuple(scanners),
         hospitals=hospitals,
         val=_render(dataset.val, parts["val"], scanners, seed, "val"),
         val_site=parts["val"].owners(),

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hbdp_fed.dpsgd.clipping import clip_factors, trainable
+from hbdp_fed.dpsgd.grad_modes.tape import PastLayers, Tape, layers_of, run_through
+from hbdp_fed.dpsgd.layers import PerRecord
 from hbdp_fed.dpsgd.losses import RecordLoss, record_losses
 from hbdp_fed.types import Weights
 
@@ -37,27 +39,54 @@ def clipped_record_gradients(
         (b, P) in the parameters' own precision and on their device: the P trainable parameters in the model's order,
         each flattened (see :func:`flattened`).
     """
-    parameters = {name: value.detach() for name, value in trainable(model).items()}
-
-    def row_loss(values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        return loss(torch.func.functional_call(model, values, (image[None],)), label[None]).sum() / multiplicity
-
-    by_row = torch.func.vmap(torch.func.grad(row_loss), in_dims=(None, 0, 0), randomness="different")
+    parameters = trainable(model)
     rows_at_once = max(1, max_physical_batch // multiplicity) * multiplicity
     size = sum(value.numel() for value in parameters.values())
     like = next(iter(parameters.values()))
     gradients = torch.empty(len(labels) // multiplicity, size, dtype=like.dtype, device=like.device)
     for start in range(0, len(labels), rows_at_once):
         rows = slice(start, start + rows_at_once)
-        found = by_row(parameters, images[rows], labels[rows])
-        flat = torch.cat([value.flatten(start_dim=1) for value in found.values()], dim=1)
-        if multiplicity > 1:
-            flat = flat.unflatten(0, (-1, multiplicity)).sum(dim=1)
+        first, last = start // multiplicity, min(start + rows_at_once, len(labels)) // multiplicity
+        found = _by_parameter(model, images[rows], labels[rows], last - first, loss)
+        place = 0
+        for name, value in parameters.items():
+            part = gradients[first:last, place : place + value.numel()]
+            if name in found:
+                part.copy_(found[name].flatten(start_dim=1))
+            else:
+                part.zero_()
+            place += value.numel()
         if math.isfinite(max_grad_norm):
-            flat *= clip_factors(flat.norm(dim=1), max_grad_norm)[:, None]
-        first = start // multiplicity
-        gradients[first : first + len(flat)] = flat
+            rows_of_part = gradients[first:last]
+            rows_of_part *= clip_factors(rows_of_part.norm(dim=1), max_grad_norm)[:, None]
     return gradients
+
+
+def _by_parameter(model: nn.Module, images: Tensor, labels: Tensor, records: int, loss: RecordLoss) -> Weights:
+    """Each record's gradients (b, *shape) by parameter name; names without any may be missing."""
+    try:
+        return _by_layers(model, images, labels, records, loss)
+    except PastLayers:
+        return _by_torch_func(model, images, labels, records, loss)
+
+
+def _by_layers(model: nn.Module, images: Tensor, labels: Tensor, records: int, loss: RecordLoss) -> Weights:
+    """What the layers' rules keep on the way of one backward pass."""
+    tape = Tape(records, None, keep=True)
+    run_through(tape, model, layers_of(model), images, labels, loss)
+    return {name: kept.gradients() for name, kept in tape.contributions.items() if isinstance(kept, PerRecord)}
+
+
+def _by_torch_func(model: nn.Module, images: Tensor, labels: Tensor, records: int, loss: RecordLoss) -> Weights:
+    """The same of a model that uses parameters where no layer is called, and so no rule sees it."""
+    multiplicity = len(labels) // records
+
+    def row_loss(values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        return loss(torch.func.functional_call(model, values, (image[None],)), label[None]).sum() / multiplicity
+
+    by_row = torch.func.vmap(torch.func.grad(row_loss), in_dims=(None, 0, 0), randomness="different")
+    found = by_row({name: value.detach() for name, value in trainable(model).items()}, images, labels)
+    return {name: value.unflatten(0, (records, -1)).sum(dim=1) for name, value in found.items()}
 
 
 def flattened(values: Weights, model: nn.Module) -> Tensor:

@@ -56,6 +56,20 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
 
 
 @contextmanager
+def shared_cluster(*, processors: int, gpus: bool) -> Iterator[str]:
+    """A Ray cluster on this machine for several processes, of which this one computes nothing; yields its address.
+
+    Args:
+        processors: What it is given.
+        gpus: Whether it is given this machine's GPUs, too.
+    """
+    with cluster(ClusterSettings(LOCAL, processors, gpus)):
+        import ray
+
+        yield ray.get_runtime_context().gcs_address
+
+
+@contextmanager
 def cluster_early(
     settings: ClusterSettings, *, then: Callable[[], None], at_last: Callable[[], None]
 ) -> Iterator[None]:

@@ -150,6 +150,31 @@ def confidence_intervals(
     return {name: _interval(values, groups, level) for name, values in drawn.items()}
 
 
+def resampled_differences(
+    task: Task,
+    first: Sequence[Judged],
+    second: Sequence[Judged],
+    groups: IntArray | None,
+    *,
+    replicates: int,
+    generator: torch.Generator,
+) -> dict[str, FloatArray]:
+    """The differences that :func:`paired_difference` takes its intervals from, one a resample.
+
+    Returns:
+        By figure that both sides have, float64 (replicates,): the second side's mean figure less the first's; NaN where
+        one of them does not exist.
+
+    Raises:
+        ValueError: as :func:`paired_difference`.
+    """
+    if not first or not second:
+        raise ValueError("each side must hold at least one model's evidence")
+    groups = _check([*first, *second], groups, replicates, 0.95)
+    before, after = _resampled(task, [first, second], resampling_weights(groups, replicates, generator))
+    return {name: after[name] - before[name] for name in before if name in after}
+
+
 def paired_difference(
     task: Task,
     first: Sequence[Judged],
@@ -181,16 +206,13 @@ def paired_difference(
     Raises:
         ValueError: if an argument is none of these, or the models were judged on different records.
     """
-    if not first or not second:
-        raise ValueError("each side must hold at least one model's evidence")
+    drawn = resampled_differences(task, first, second, groups, replicates=replicates, generator=generator)
     groups = _check([*first, *second], groups, replicates, level)
     ones = np.ones((1, len(groups)))
     before, after = _figures_of(task, first, ones), _figures_of(task, second, ones)
-    drawn_before, drawn_after = _resampled(task, [first, second], resampling_weights(groups, replicates, generator))
     differences: dict[str, Difference] = {}
-    for name in before:
-        if name in after:
-            value = float((after[name] - before[name])[0])
-            low, high = _interval(drawn_after[name] - drawn_before[name], groups, level) or (None, None)
-            differences[name] = Difference(None if np.isnan(value) else value, low, high)
+    for name, values in drawn.items():
+        value = float((after[name] - before[name])[0])
+        low, high = _interval(values, groups, level) or (None, None)
+        differences[name] = Difference(None if np.isnan(value) else value, low, high)
     return differences

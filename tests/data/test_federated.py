@@ -40,8 +40,8 @@ def test_without_scanner_shift_images_are_the_data_sets_own_bit_for_bit(dataset:
     federation = deal(dataset, clients=3, partition=SKEWED, scanner_shift=0.0, seed=0)
     assert torch.equal(federation.val.images, dataset.val.images)
     assert torch.equal(federation.test.images, dataset.test.images)
+    assert set(federation.scanners) == {Scanner()}
     for hospital in federation.hospitals:
-        assert hospital.scanner == Scanner()
         assert torch.equal(hospital.records.images, dataset.train.images[hospital.indices])
 
 

@@ -175,6 +175,27 @@ def test_the_loss_of_the_settings_is_what_is_differentiated() -> None:
     assert float((rows[2] - expected).norm()) <= 1e-10 * float(expected.norm())
 
 
+class Tied(nn.Module):
+    """Uses a layer's weight where the layer is not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6, dtype=torch.float64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden: Tensor = self.layer(images.flatten(start_dim=1)).tanh()
+        return hidden @ self.layer.weight
+
+
+def test_a_model_whose_layers_do_not_tell_all_is_differentiated_as_a_whole() -> None:
+    model, images, labels = Tied(), torch.rand(4, 1, 2, 3, dtype=torch.float64), torch.arange(4) % 3
+    with torch.random.fork_rng():
+        torch.nn.init.uniform_(model.layer.weight, generator=generator(0, "tied"))
+    rows = clipped_record_gradients(model, images, labels, max_grad_norm=math.inf, max_physical_batch=8, multiplicity=2)
+    expected = one_by_one(model, images, labels, multiplicity=2)
+    assert float((rows - expected).norm()) <= 1e-12 * float(expected.norm())
+
+
 def test_weights_and_gradients_line_up() -> None:
     """A small step along a row lowers that record's loss by the row's squared norm times the step's length."""
     case = CASES["cnn"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hbdp_fed.adversary.worst_case import CandidateMatching, MembershipInference
 from hbdp_fed.audit.candidates.game import Played
-from hbdp_fed.audit.proportions import clustered_wilson, wilson_interval
+from hbdp_fed.audit.proportions import Cluster, cluster_counts, wilson_interval, wilson_of_clusters
 from hbdp_fed.privacy import best_identification, worst_case
 from hbdp_fed.types import Surface
 
@@ -27,6 +27,7 @@ class IdentificationFigures:
         surface: What it saw.
         records: How many games were played, one a record.
         candidates: K.
+        clusters: Games and successes of each hospital, by which several runs' figures can be pooled.
         success_rate: In which share of them the right candidate was named.
         success_rate_ci95: An interval clustered by hospital: its games share noise and decoys.
         criterion: What counts as a success, in words.
@@ -41,6 +42,7 @@ class IdentificationFigures:
     name: str
     surface: Surface
     records: int
+    clusters: tuple[Cluster, ...]
     candidates: int
     success_rate: float | None
     success_rate_ci95: tuple[float, float] | None
@@ -116,7 +118,8 @@ def identification_figures(
 ) -> IdentificationFigures:
     """Let the attack name every target, and count. ``played`` holds at least one hospital's games."""
     right = torch.cat([attack.identify(one.candidates, generator) == one.truth for one in played])
-    clusters = torch.cat([torch.full((len(one.truth),), place) for place, one in enumerate(played)])
+    hospital = torch.cat([torch.full((len(one.truth),), place) for place, one in enumerate(played)])
+    clusters = cluster_counts(right, hospital)
     count = played[0].candidates.projections.shape[-1]
     bounds = [_bound(one, prior=1 / count) for one in played]
     weakest = played[bounds.index(max(bounds))]
@@ -124,9 +127,10 @@ def identification_figures(
         name=attack.name,
         surface=surface,
         records=len(right),
+        clusters=clusters,
         candidates=count,
         success_rate=float(right.double().mean()) if len(right) else None,
-        success_rate_ci95=clustered_wilson(right, clusters),
+        success_rate_ci95=wilson_of_clusters(clusters),
         criterion=f"the one of {count} candidates that was trained on is named; all other records are known",
         baseline_success_rate=1 / count,
         bound=max(bounds),

@@ -82,17 +82,17 @@ class Release:
 
     def add(self, members: Tensor, images: Tensor, labels: Tensor, *, weight: float, stream: torch.Generator) -> None:
         """One step, with the gradients' model at its weights."""
-        guessed = self._gradients.guessed_views(self._targets, stream)
-        of_targets = self._gradients.each(*guessed)
-        of_pool = self._gradients.each(*self._gradients.guessed_views(self._pool, stream))
+        guessed = [self._gradients.guessed_views(records, stream) for records in (self._targets, self._pool)]
         place = {int(record): row for row, record in enumerate(self._game.targets)}
         drawn = [(at, place[int(record)]) for at, record in enumerate(members) if int(record) in place]
+        k = len(labels) // max(1, len(members))
+        own = torch.tensor([at * k + view for at, _ in drawn for view in range(k)], dtype=torch.int64)
+        # All at once: small batches cost nearly as much as large ones.
+        together = [*guessed, (images[own], labels[own])]
+        found = self._gradients.each(*(torch.cat(part) for part in zip(*together, strict=True)))
+        of_targets, of_pool, of_drawn = found.split([len(self._targets), len(self._pool), len(drawn)])
         shown = torch.zeros_like(of_targets)
-        if drawn:
-            at, rows = (torch.tensor(column) for column in zip(*drawn, strict=True))
-            k = len(labels) // len(members)
-            own = (at[:, None] * k + torch.arange(k)).flatten()
-            shown[rows] = self._gradients.each(images[own], labels[own])
+        shown[torch.tensor([row for _, row in drawn], dtype=torch.int64)] = of_drawn
         self._weight += weight
         terms = (of_targets.mul_(weight), of_pool.mul_(weight), shown.mul_(weight))
         if self._sums is None:

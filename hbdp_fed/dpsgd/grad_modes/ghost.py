@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hbdp_fed.dpsgd.clipping import MicroBatch, PartSum, clip_factors, trainable
-from hbdp_fed.dpsgd.grad_modes.tape import Tape, layers_of, watched
+from hbdp_fed.dpsgd.clipping import MicroBatch, PartSum, clip_factors
+from hbdp_fed.dpsgd.grad_modes.tape import Tape, layers_of, run_through
 from hbdp_fed.dpsgd.losses import RecordLoss
 
 
@@ -36,11 +36,10 @@ def ghost_part(
             back, so that its per-record gradients are unknown.
     """
     layers = layers_of(model)
-    parameters = trainable(model)
 
     def part(images: Tensor, labels: Tensor) -> PartSum:
         tape = Tape(len(labels) // multiplicity, compute_dtype)
-        value = _pass_through(tape, images, labels)
+        value = run_through(tape, model, layers, images, labels, loss)
         norms = _norms(tape, like=labels)
         usable = torch.isfinite(norms)
         if not bool(usable.all()):
@@ -49,23 +48,6 @@ def ghost_part(
             sums = part(images[rows], labels[rows]).sums if bool(usable.any()) else {}
             return PartSum(sums=sums, norms=norms, loss=value)
         return PartSum(sums=_weighted_sums(tape, clip_factors(norms, max_grad_norm)), norms=norms, loss=value)
-
-    def _pass_through(tape: Tape, images: Tensor, labels: Tensor) -> Tensor:
-        anchor = torch.zeros((), device=images.device, requires_grad=True)
-        if compute_dtype is not None:
-            images = images.to(compute_dtype)
-        with watched(layers, tape, anchor):
-            outputs = model(images)
-        value = loss(outputs if compute_dtype is None else outputs.float(), labels).sum() / multiplicity
-        # The parameters are asked for only to find out whether the loss reaches one of them past its layer.
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(value, [anchor, *parameters.values()], allow_unused=True)
-        around = [name for name, gradient in zip(parameters, found[1:], strict=True) if gradient is not None]
-        if around:
-            raise ValueError(
-                f"the model uses {', '.join(around)} without calling the layer that holds it: "
-                "per-record gradients of it are unknown; use training.grad_mode=torch_func"
-            )
-        return value.detach()
 
     return part
 

@@ -24,8 +24,13 @@ from torch.nn.utils import parametrize
 from hbdp_fed.dpsgd.clipping import trainable
 from hbdp_fed.dpsgd.grad_modes.fallback import Unruled
 from hbdp_fed.dpsgd.layers import Call, Contribution, LayerRule, PerRecord, rule_of
+from hbdp_fed.dpsgd.losses import RecordLoss
 
 logger = logging.getLogger(__name__)
+
+
+class PastLayers(ValueError):
+    """A model uses a parameter without calling the layer that holds it."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +108,13 @@ class Tape:
     Args:
         records: b.
         compute_dtype: Precision of the layers; None for the parameters' own.
+        keep: Whether every record's gradients are wanted, whatever their norms could be had for.
     """
 
-    def __init__(self, records: int, compute_dtype: torch.dtype | None) -> None:
+    def __init__(self, records: int, compute_dtype: torch.dtype | None, *, keep: bool = False) -> None:
         self.records = records
         self.compute_dtype = compute_dtype
+        self.keep = keep
         self.uses: Counter[str] = Counter()
         self.contributions: dict[str, Contribution] = {}
 
@@ -121,7 +128,7 @@ class Tape:
             records=self.records,
             trainable=layer.names.keys(),
             need_input=need_input,
-            keep=any(self.uses[name] > 1 for name in layer.names.values()),
+            keep=self.keep or any(self.uses[name] > 1 for name in layer.names.values()),
             outputs=outputs,
         )
 
@@ -156,6 +163,44 @@ def watched(layers: Sequence[Layer], tape: Tape, anchor: Tensor) -> Iterator[Non
     finally:
         for layer in layers:
             del layer.module.__dict__["forward"]
+
+
+def run_through(
+    tape: Tape, model: nn.Module, layers: Sequence[Layer], images: Tensor, labels: Tensor, loss: RecordLoss
+) -> Tensor:
+    """One pass of a micro-batch, forward and backward, which fills the tape.
+
+    Args:
+        tape: A fresh one.
+        model: The model.
+        layers: From :func:`layers_of`.
+        images: (b * K, C, *spatial), K views of each of b records, one record's after the other.
+        labels: Of the views.
+        loss: The loss of each row; a record's is the mean over its views.
+
+    Returns:
+        The sum of the records' losses, a scalar.
+
+    Raises:
+        PastLayers: if a parameter is used behind its layer's back, so that its per-record gradients are unknown.
+    """
+    parameters = trainable(model)
+    anchor = torch.zeros((), device=images.device, requires_grad=True)
+    if tape.compute_dtype is not None:
+        images = images.to(tape.compute_dtype)
+    with watched(layers, tape, anchor):
+        outputs = model(images)
+    value = loss(outputs if tape.compute_dtype is None else outputs.float(), labels).sum()
+    value = value / (len(labels) // tape.records)
+    # The parameters are asked for only to find out whether the loss reaches one of them past its layer.
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(value, [anchor, *parameters.values()], allow_unused=True)
+    around = [name for name, gradient in zip(parameters, found[1:], strict=True) if gradient is not None]
+    if around:
+        raise PastLayers(
+            f"the model uses {', '.join(around)} without calling the layer that holds it: "
+            "per-record gradients of it are unknown; use training.grad_mode=torch_func"
+        )
+    return value.detach()
 
 
 def _through_rule(layer: Layer, tape: Tape, anchor: Tensor, inputs: Tensor, *arguments: Any) -> Tensor:

@@ -48,7 +48,11 @@ class PerRecord:
 
     def __add__(self, other: PerRecord) -> PerRecord:
         """The contribution of both: gradients add up, norms do not. Only for the parameter's own gradients."""
-        return PerRecord.of(torch.cat(list(self.chunks)) + torch.cat(list(other.chunks)))
+        return PerRecord.of(self.gradients() + other.gradients())
+
+    def gradients(self) -> Tensor:
+        """(b, *shape). Only of the parameter's own gradients."""
+        return self.chunks[0] if len(self.chunks) == 1 else torch.cat(list(self.chunks))
 
     def squared_norms(self) -> Tensor:
         """See :class:`Contribution`."""

@@ -1,0 +1,1 @@
+"""Runs over budgets, seeds and whatever else is varied, and what they come to together."""
