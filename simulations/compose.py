@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib import resources
 from typing import TypeVar
 
@@ -80,9 +81,7 @@ def compose_run(arguments: Sequence[str], *, config_name: str = "run") -> DictCo
     chosen = [
         argument for argument, override in zip(arguments, overrides, strict=True) if override.key_or_group in grouped
     ]
-    # ``data.name`` and its like are set by choosing the group (``data=phantom``), never one by one.
-    names_of_groups = {f"{group}.name" for group in grouped}
-    known = [name for name in _leaves(_compose(config_name, chosen)) if name not in names_of_groups]
+    known = _settable(config_name, tuple(chosen))
     for override in overrides:
         if override.key_or_group not in grouped:
             _check_key(override.key_or_group, known, grouped)
@@ -116,6 +115,14 @@ def _compose(config_name: str, arguments: Sequence[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error) from error
     return config
+
+
+@cache
+def _settable(config_name: str, chosen: tuple[str, ...]) -> list[str]:
+    """The settings that there are with these groups chosen."""
+    # ``data.name`` and its like are set by choosing the group (``data=phantom``), never one by one.
+    names_of_groups = {f"{group}.name" for group in groups(config_name)}
+    return [name for name in _leaves(_compose(config_name, chosen)) if name not in names_of_groups]
 
 
 def setting_names(config_name: str) -> list[str]:

@@ -25,7 +25,7 @@ from simulations.prepare import prepare
 from simulations.program import FAILED, OK, exit_code, make_console
 from simulations.run_folder import chosen_folder, create, read_summary, time_stamp
 from simulations.schema import SweepConfig
-from simulations.sweep.axes import BUDGET, Asked, assignments, take_apart
+from simulations.sweep.axes import BUDGET, Asked, take_apart
 from simulations.sweep.board import Board, board
 from simulations.sweep.cells import Cell, compared_runs, is_finished
 from simulations.sweep.engines import check_quota, quota
@@ -69,9 +69,10 @@ def _main(given: Sequence[str]) -> int:
     config = typed_as(SweepConfig, compose_run(asked.own, config_name="sweep"))
     if config.resume is not None:
         folder, request = _resumed(config.resume, given)
+        check_quota(config, request.fixed)
     else:
+        check_quota(config, asked.fixed)
         folder, request = _begun(asked, config)
-    check_quota(config, request.fixed)
     return _sweep(folder, request, config, make_console())
 
 
@@ -95,11 +96,11 @@ def _begun(asked: Asked, config: SweepConfig) -> tuple[Path, Request]:
         UserError: for everything that a user can mend.
     """
     request = requested(asked, config)
-    # One run's data and plan tell whether there is a data set and enough records; settings are looked at in all.
-    combinations = list(asked.combinations())
-    for values in combinations:
-        checks.check(typed(compose_run([*asked.fixed, *assignments(values)])))
-    prepare(typed(compose_run([*asked.fixed, *assignments(combinations[0])])))
+    configs = [typed(compose_run(settings)) for settings in asked.samples()]
+    for one in configs:
+        checks.check(one)
+    # One run's data and plan tell whether there is a data set with enough records.
+    prepare(configs[0])
     named = None if config.sweep_dir is None else Path(config.sweep_dir).expanduser().resolve()
     if named is not None and (named / FILE).is_file():
         return named, read_request(named, key="sweep_dir").joined(request)
@@ -209,9 +210,9 @@ def _write(
     (folder / "sweep.md").write_text(as_markdown(found), encoding="utf-8")
     for sheet in found:
         table = Table(title=escape(sheet.title), title_justify="left", title_style="bold", show_lines=True)
-        for name in sheet.columns:
+        for name in sheet.narrow.columns:
             table.add_column(escape(name), justify="left", overflow="fold")
-        for row in sheet.rows:
+        for row in sheet.narrow.rows:
             table.add_row(*map(escape, row))
         console.print(table)
     for path in draw_reconstructions(plain, folder):

@@ -57,6 +57,14 @@ class Asked:
         for values in itertools.product(*(axis.values for axis in self.axes)):
             yield dict(zip((axis.key for axis in self.axes), values, strict=True))
 
+    def samples(self) -> Iterator[list[str]]:
+        """The settings of a few runs, ``key=value`` each, in which every value occurs; the first combination first."""
+        first = next(self.combinations())
+        yield [*self.fixed, *assignments(first)]
+        for axis in self.axes:
+            for value in axis.values[1:]:
+                yield [*self.fixed, *assignments({**first, axis.key: value})]
+
 
 def take_apart(arguments: Sequence[str]) -> Asked:
     """Tell the sweep's own settings from those of its runs, and what varies from what all share.
@@ -65,7 +73,8 @@ def take_apart(arguments: Sequence[str]) -> Asked:
     ``adversary.surfaces=[gradient,update]``, which is one value.
 
     Raises:
-        UserError: for what cannot be read, a setting that does not exist, or a value that cannot be used.
+        UserError: for what cannot be read, and for a sweep without values. Whether runs can be had of them is told by
+            :meth:`Asked.samples`.
     """
     own_names = setting_names("sweep")
     own: list[str] = []
@@ -91,9 +100,7 @@ def take_apart(arguments: Sequence[str]) -> Asked:
         (text,) = (text for text in fixed if text.startswith(f"{BUDGET}="))
         fixed.remove(text)
         budgets = Axis(BUDGET, (text.partition("=")[2],))
-    asked = Asked(tuple(own), tuple(fixed), (*axes.values(), _ascending(budgets)))
-    _check(asked)
-    return asked
+    return Asked(tuple(own), tuple(fixed), (*axes.values(), _ascending(budgets)))
 
 
 def written(value: Any) -> str:
@@ -173,15 +180,6 @@ def _number(text: str) -> float:
     if math.isnan(value):
         raise ValueError(text)
     return value
-
-
-def _check(asked: Asked) -> None:
-    """Compose a run for each value of each axis, so that a wrong one is found before anything is trained."""
-    first = next(asked.combinations())
-    compose_run([*asked.fixed, *assignments(first)])
-    for axis in asked.axes:
-        for value in axis.values[1:]:
-            compose_run([*asked.fixed, *assignments({**first, axis.key: value})])
 
 
 def assignments(values: Mapping[str, str]) -> list[str]:

@@ -58,7 +58,9 @@ def finish(folder: Path, settings: Sequence[str], engine: Sequence[str]) -> int:
 
 
 def _end_with_the_sweep() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: a thread that waits inside its lock when the process ends would abort it.
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

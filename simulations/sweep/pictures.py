@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hbdp_fed.audit import Column, best_first, budget_figure, load_columns, save_figure
-from hbdp_fed.audit.report import show_number, show_percent
+from hbdp_fed.audit.report import show_percent
+from simulations.sweep.axes import written
 
 _SHOWN = 5
 
@@ -47,5 +48,5 @@ def _rows(budgets: Any, folder: Path, name: str, surface: str) -> Iterator[tuple
         kept = [folder / run / "reconstructions" / f"{name}_{surface}.npz" for run in budget["runs"]]
         columns = [column for path in kept if path.is_file() for column in load_columns(path)]
         if rates and rates[0] is not None and columns:
-            label = f"eps = {show_number(budget['eps'])}\n{show_percent(rates[0])} rebuilt"
+            label = f"eps = {written(float(budget['eps']))}\n{show_percent(rates[0])} rebuilt"
             yield label, best_first(columns)[:_SHOWN]

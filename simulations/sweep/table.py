@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hbdp_fed.audit import wording
-from hbdp_fed.audit.report import show_number, show_percent
+from hbdp_fed.audit.report import show_percent
+from simulations.sweep.axes import written
 
 Budget = Mapping[str, Any]
 
 _MODELS = {"worst_case": "worst case", "relaxed": "relaxed", "realistic": "realistic"}
-_ACHIEVED = {"reconstruction": "rebuilt", "identification": "named", "membership": "recognised"}
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,20 @@ class Sheet:
         title: What it shows.
         columns: Their headings.
         rows: A cell a column.
+        minor: Columns that a narrow place leaves out.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    minor: tuple[str, ...] = ()
+
+    @property
+    def narrow(self) -> Sheet:
+        """Without the minor columns."""
+        places = [place for place, name in enumerate(self.columns) if name not in self.minor]
+        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
+        return Sheet(self.title, tuple(self.columns[place] for place in places), rows)
 
 
 def sheets(sweep: Mapping[str, Any]) -> Iterator[Sheet]:
@@ -49,22 +58,15 @@ def as_markdown(found: Sequence[Sheet]) -> str:
     lines: list[str] = []
     for sheet in found:
         lines += [f"**{sheet.title}**", "", f"| {' | '.join(sheet.columns)} |", "|" + "---|" * len(sheet.columns)]
-        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in sheet.rows] + [""]
+        rows = ([cell.replace("|", "/").replace("\n", "<br>") for cell in row] for row in sheet.rows)
+        lines += [f"| {' | '.join(row)} |" for row in rows] + [""]
     return "\n".join(lines)
 
 
 def _frontier(sweep: Mapping[str, Any], budgets: Sequence[Budget], title: str) -> Sheet:
     metric, units = _deciding(sweep), sweep.get("units") or {}
     others = [name for name in sweep["metrics"][:3] if name != metric]
-    attacks = list(
-        dict.fromkeys(
-            (model, attack["name"], attack["surface"])
-            for budget in budgets
-            for model in _MODELS
-            for attack in budget["risk"][model]["attacks"]
-        )
-    )
-    against = "" if sweep["control"] is None else f" - that of {show_number(sweep['control'])}"
+    against = "" if sweep["control"] is None else f" - that of {written(wording.number(sweep['control']))}"
     columns = [
         "eps",
         "sigma",
@@ -72,23 +74,21 @@ def _frontier(sweep: Mapping[str, Any], budgets: Sequence[Budget], title: str) -
         wording.label(metric, units),
         *([f"{wording.label(metric, units)}{against}"] if against else []),
         *(wording.label(name, units) for name in others),
-        *(f"bound, {_MODELS[model]}" for model in ("worst_case", "relaxed")),
-        *(_heading(*attack) for attack in attacks),
+        *_MODELS.values(),
     ]
     rows = []
     for budget in budgets:
         cells = [
-            show_number(budget["eps"]),
+            _eps(budget),
             _range(budget["noise_multiplier"]),
-            show_number(budget["eps_tight"][1]),
+            _short(budget["eps_tight"][1]),
             _spread(metric, budget["utility"][metric]),
             *([_difference(metric, budget["utility"][metric]["difference"])] if against else []),
             *(_spread(name, budget["utility"][name]) for name in others),
-            *(show_percent(budget["risk"][model]["bound"]) for model in ("worst_case", "relaxed")),
-            *(_attack(budget, *attack) for attack in attacks),
+            *("\n".join(_risk(budget["risk"][model])) for model in _MODELS),
         ]
         rows.append(tuple(cells))
-    return Sheet(title, tuple(columns), tuple(rows))
+    return Sheet(title, tuple(columns), tuple(rows), tuple(wording.label(name, units) for name in others))
 
 
 def _joining(sweep: Mapping[str, Any], budgets: Sequence[Budget], title: str) -> Sheet:
@@ -103,7 +103,7 @@ def _joining(sweep: Mapping[str, Any], budgets: Sequence[Budget], title: str) ->
         ranked = sorted(gains, key=lambda entry: sign * float(entry["gain"][metric]["mean"]))
         rows.append(
             (
-                show_number(budget["eps"]),
+                _eps(budget),
                 _spread(metric, budget["utility"][metric]),
                 _spread(metric, budget["compared"].get("alone", {}).get(metric)),
                 _spread(metric, budget["compared"].get("pooled", {}).get(metric)),
@@ -119,25 +119,31 @@ def _deciding(sweep: Mapping[str, Any]) -> str:
     return str((sweep["selection"] or sweep["metrics"])[0])
 
 
-def _heading(model: str, name: str, surface: str) -> str:
-    seen = "" if surface == "gradient" else f" on the {surface.replace('_', ' ')}"
-    return f"{name.replace('_', ' ')}{seen} ({_MODELS[model]})"
+def _eps(budget: Budget) -> str:
+    return written(wording.number(budget["eps"]))
 
 
-def _attack(budget: Budget, model: str, name: str, surface: str) -> str:
-    for attack in budget["risk"][model]["attacks"]:
-        if (attack["name"], attack["surface"]) == (name, surface):
-            if attack["success_rate"] is None:
-                return "-"
-            low, high = attack["success_rate_ci95"]
-            flag = " ABOVE ITS BOUND" if attack["above_bound"] else ""
-            text = f"{show_percent(attack['success_rate'])} ({show_percent(low)} to {show_percent(high)})"
-            return f"{text}, n={attack['records']}{flag}"
-    return "-"
+def _risk(entry: Mapping[str, Any]) -> Iterator[str]:
+    """The bound of a threat model, and a line an attack."""
+    if entry["bound"] is not None:
+        yield f"bound {show_percent(entry['bound'])}"
+    for attack in entry["attacks"]:
+        seen = "" if attack["surface"] == "gradient" else f" on the {attack['surface'].replace('_', ' ')}"
+        name = f"{attack['name'].replace('_', ' ')}{seen}"
+        if attack["success_rate"] is None:
+            yield f"{name}: nothing to attack"
+            continue
+        rate, low, high = map(show_percent, (attack["success_rate"], *attack["success_rate_ci95"]))
+        flag = " ABOVE ITS BOUND" if attack["above_bound"] else ""
+        yield f"{name} {rate} ({low} to {high}), n={attack['records']}{flag}"
+
+
+def _short(value: float | str) -> str:
+    return written(float(f"{wording.number(value):.3g}"))
 
 
 def _range(ends: Sequence[float | str]) -> str:
-    low, high = (f"{wording.number(end):.3g}" for end in ends)
+    low, high = map(_short, ends)
     return low if low == high else f"{low} to {high}"
 
 
