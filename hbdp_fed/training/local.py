@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from hbdp_fed.data.contract import as_floats
-from hbdp_fed.dpsgd import NoiseSource, StepGradient, dp_sgd_gradient, make_summer, poisson_batches, record_loss
+from hbdp_fed.dpsgd import (
+    GradientSum,
+    NoiseSource,
+    StepGradient,
+    Summer,
+    dp_sgd_gradient,
+    make_summer,
+    poisson_batches,
+    record_loss,
+)
 from hbdp_fed.dpsgd.optimizers import build_optimizer
 from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.training.augmentation import views
@@ -61,6 +70,7 @@ class LocalStep:
         images: (b * K, C, *spatial), their views.
         labels: Of the views.
         weights: What the gradient was computed at, by parameter name; they move on in place when the watcher returns.
+        clipped_sum: The sum of the batch's clipped gradients without noise, float64 by parameter name.
         gradient: The noisy mean gradient, float64 by parameter name, before any correction.
     """
 
@@ -68,6 +78,7 @@ class LocalStep:
     images: Tensor
     labels: Tensor
     weights: Weights
+    clipped_sum: Weights
     gradient: Weights
 
 
@@ -148,6 +159,7 @@ def train_locally(
         compute_dtype=precision.compute,
         loss=record_loss(settings.loss, settings.class_weights),
     )
+    sums = _Sums(summer, keep=watch is not None)
     taken: list[StepGradient] = []
     for indices in poisson_batches(
         num_records=len(labels), sample_rate=mechanism.sample_rate, steps=steps, generator=batch_generator
@@ -160,7 +172,7 @@ def train_locally(
             generator=augmentation_generator,
         )
         step = dp_sgd_gradient(
-            summer,
+            sums,
             seen,
             targets,
             mechanism=mechanism,
@@ -169,7 +181,7 @@ def train_locally(
             sum_dtype=precision.parameters,
         )
         if watch is not None:
-            watch(LocalStep(indices, seen, targets, moving.followers, step.gradient))
+            watch(LocalStep(indices, seen, targets, moving.followers, sums.last, step.gradient))
         rate = optimizer_at(settings, progress.after(len(taken))).learning_rate
         moving.take(step.gradient, optimizer, learning_rate=rate, proximal=settings.proximal)
         taken.append(replace(step, gradient={}))
@@ -190,6 +202,27 @@ def optimizer_at(settings: LocalSettings, progress: float) -> OptimizerSettings:
     """The optimiser with the learning rate in force at this point of training (see :class:`Progress`)."""
     factor = learning_rate_factor(settings.schedule, progress)
     return replace(settings.optimizer, learning_rate=settings.optimizer.learning_rate * factor)
+
+
+@dataclass
+class _Sums:
+    """A summer that keeps its last sum for a watcher: the noise is added in place.
+
+    Attributes:
+        summer: Computes it.
+        keep: Whether anybody wants it.
+        last: The sum; empty where nobody does.
+    """
+
+    summer: Summer
+    keep: bool
+    last: Weights = field(default_factory=dict)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> GradientSum:
+        found = self.summer(images, labels)
+        if self.keep:
+            self.last = {name: value.clone() for name, value in found.total.items()}
+        return found
 
 
 @dataclass(frozen=True)

@@ -96,11 +96,13 @@ def _begun(asked: Asked, config: SweepConfig) -> tuple[Path, Request]:
         UserError: for everything that a user can mend.
     """
     request = requested(asked, config)
-    configs = [typed(compose_run(settings)) for settings in asked.samples()]
-    for one in configs:
+    configs = [(key, typed(compose_run(settings))) for key, settings in asked.samples()]
+    for _, one in configs:
         checks.check(one)
-    # One run's data and plan tell whether there is a data set with enough records.
-    prepare(configs[0])
+    for key, one in configs:
+        # Whether there is a data set with enough records; a budget asks for nothing more of it.
+        if key != BUDGET:
+            prepare(one)
     named = None if config.sweep_dir is None else Path(config.sweep_dir).expanduser().resolve()
     if named is not None and (named / FILE).is_file():
         return named, read_request(named, key="sweep_dir").joined(request)

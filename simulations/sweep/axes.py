@@ -57,13 +57,16 @@ class Asked:
         for values in itertools.product(*(axis.values for axis in self.axes)):
             yield dict(zip((axis.key for axis in self.axes), values, strict=True))
 
-    def samples(self) -> Iterator[list[str]]:
-        """The settings of a few runs, ``key=value`` each, in which every value occurs; the first combination first."""
+    def samples(self) -> Iterator[tuple[str, list[str]]]:
+        """The settings of a few runs, ``key=value`` each, in which every value occurs; the first combination first.
+
+        Each with the key of the axis along which it differs from the first; empty for that itself.
+        """
         first = next(self.combinations())
-        yield [*self.fixed, *assignments(first)]
+        yield "", [*self.fixed, *assignments(first)]
         for axis in self.axes:
             for value in axis.values[1:]:
-                yield [*self.fixed, *assignments({**first, axis.key: value})]
+                yield axis.key, [*self.fixed, *assignments({**first, axis.key: value})]
 
 
 def take_apart(arguments: Sequence[str]) -> Asked:

@@ -61,7 +61,7 @@ def test_a_section_can_vary() -> None:
 )
 def test_what_cannot_be_swept_is_named(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
-        list(map(compose_run, take_apart(arguments).samples()))
+        list(map(compose_run, (settings for _, settings in take_apart(arguments).samples())))
 
 
 @pytest.mark.parametrize(
