@@ -14,6 +14,12 @@ def _run(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _sweep(arguments: Sequence[str]) -> int:
+    from simulations.sweep.__main__ import main as sweep
+
+    return sweep(arguments)
+
+
 def _budget(arguments: Sequence[str]) -> int:
     from simulations.budget import main as budget
 
@@ -40,6 +46,7 @@ def _runs(arguments: Sequence[str]) -> int:
 
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "run": ("train a federation under a budget and attack it", _run),
+    "sweep": ("which budget: runs over budgets and seeds, and what they come to together", _sweep),
     "attack": ("attack what an old run recorded, without training", _attack),
     "budget": ("what each budget costs and what it prevents, before any training", _budget),
     "runs": ("which runs there are, how far they came and what came of them", _runs),

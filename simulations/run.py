@@ -26,6 +26,7 @@ from simulations.attendance_plan import always_late, check_attendance
 from simulations.compose import choices, compose_run, groups, typed
 from simulations.execute import execute
 from simulations.headers import last_round
+from simulations.multirun import FLAGS, planned_runs
 from simulations.old_run import composed_of
 from simulations.preflight import engine_summary
 from simulations.prepare import Prepared, prepare, resolution
@@ -44,6 +45,7 @@ HELP = """usage: python -m simulations.run [key=value ...]
   python -m simulations.run clients=5 eps=1e12
   python -m simulations.run clients=8 eps=inf partition.scheme=dirichlet partition.alpha=0.3
   HBDP_DATA=/path/to/data python -m simulations.run data=pneumoniamnist eps=1e9
+  python -m simulations.run --multirun eps=1,1e9,inf seed=0,1      # one after the other; simulations.sweep sums them up
 
 exit codes: 0 done, 1 the run failed, 2 a setting cannot be used, 130 interrupted
 
@@ -60,7 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(given: Sequence[str]) -> int:
     if any(argument in {"-h", "--help"} for argument in given):
         return _help([argument for argument in given if not argument.startswith("-")])
+    if any(argument in FLAGS for argument in given):
+        return _multirun([argument for argument in given if argument not in FLAGS])
     return _run(*_composed(given), make_console())
+
+
+def _multirun(given: Sequence[str]) -> int:
+    console, runs = make_console(), planned_runs(given)
+    for number, settings in enumerate(runs):
+        console.print(f"run {number + 1} of {len(runs)}: {' '.join(settings)}", soft_wrap=True, markup=False)
+        if (code := _run(*_composed(settings), console)) != OK:
+            return code
+    return OK
 
 
 def _help(given: Sequence[str]) -> int:

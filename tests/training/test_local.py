@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from hbdp_fed.seeding import generator
 from hbdp_fed.training import (
     LocalResult,
     LocalSettings,
+    LocalStep,
     Progress,
     ScheduleSettings,
     learning_rate_factor,
@@ -32,7 +34,13 @@ START = Progress(done=0, planned=100)
 CONTROL = DpSgdParams(noise_multiplier=0.0, max_grad_norm=math.inf, sample_rate=1.0, steps=1)
 
 
-def train(mechanism: DpSgdParams, steps: int, settings: LocalSettings = SGD, progress: Progress = START) -> LocalResult:
+def train(
+    mechanism: DpSgdParams,
+    steps: int,
+    settings: LocalSettings = SGD,
+    progress: Progress = START,
+    watch: Callable[[LocalStep], None] | None = None,
+) -> LocalResult:
     return train_locally(
         architecture=SPEC,
         weights=WEIGHTS,
@@ -46,6 +54,7 @@ def train(mechanism: DpSgdParams, steps: int, settings: LocalSettings = SGD, pro
         batch_generator=generator(0, "b"),
         augmentation_generator=generator(0, "a"),
         device=torch.device("cpu"),
+        watch=watch,
     )
 
 
@@ -270,3 +279,24 @@ def test_training_with_opacus_ends_with_the_same_weights(
     for name, value in deltas[0].items():
         assert float(value.abs().max()) > 1e-4
         torch.testing.assert_close(value, deltas[1][name], rtol=0, atol=1e-5)
+
+
+def test_a_watcher_sees_the_sum_that_the_noise_was_added_to() -> None:
+    steps: list[LocalStep] = []
+
+    def watch(step: LocalStep) -> None:
+        # Its weights move on in place.
+        steps.append(replace(step, weights={name: value.detach().clone() for name, value in step.weights.items()}))
+
+    train(DpSgdParams(noise_multiplier=0.3, max_grad_norm=0.5, sample_rate=0.4, steps=3), steps=3, watch=watch)
+    model = build_model(SPEC)
+    summer = clipped_summer(model, max_grad_norm=0.5, max_physical_batch=64)
+    source = seeded_noise(generator(0, "n"))
+    assert len(steps) == 3
+    for step in steps:
+        load_weights(model, step.weights)
+        total = summer(IMAGES[step.members], LABELS[step.members]).total
+        noise = gaussian_noise(total, std=0.3 * 0.5, source=source)
+        for name, value in total.items():
+            assert torch.equal(step.clipped_sum[name], value)
+            torch.testing.assert_close(step.gradient[name] * 12.0, value + noise[name], rtol=1e-12, atol=1e-12)
