@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from hbdp_fed.dpsgd import GRAD_MODES, LOSSES
@@ -24,6 +25,8 @@ NO_OPTIMIZER = "none"
 AUTO = "auto"
 RECORDED = ("all", "probes")
 ON_FAILURE = ("abort", "tolerate")
+REPORTS: Mapping[str, tuple[str, ...]] = {"html": ("html",), "md": ("md",), "both": ("html", "md")}
+"""By ``report``, the endings of the files that are written."""
 
 
 def check(config: RunConfig) -> None:
@@ -39,6 +42,8 @@ def check(config: RunConfig) -> None:
     if not 0 < config.delta < 1:
         raise SettingError("delta", f"must lie strictly between 0 and 1, got {config.delta:g}")
     resolve_device(config.device)
+    _known("report", config.report, REPORTS)
+    _at_least("smallest_count", config.smallest_count, 1)
     _known("privacy.accountant", config.privacy.accountant, ACCOUNTANTS)
     _known("model", config.model.name, MODELS)
     _check_training(config.training)

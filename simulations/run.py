@@ -33,6 +33,7 @@ from simulations.prepare import Prepared, prepare, resolution
 from simulations.probe import ProbeCampaign
 from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
+from simulations.reporting import write_card
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
 from simulations.terminal import show_partition, show_plan, show_result, show_skipped
 from simulations.tracking import Place, Tracker, check_installed, flat_settings, tracked
@@ -208,6 +209,7 @@ def _train_and_assess(
     }
     folder.write_summary(summary)
     plain = read_summary(folder.path)
+    write_card(prepared, folder, plain)
     tracker.finish(plain)
     drawn = summary_figures(plain)
     for name, figure in drawn.items():

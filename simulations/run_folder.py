@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def card_file(self) -> Path:
+        """What the released model is, and how it is asked: the run card."""
+        return self.path / "card.json"
+
+    @property
     def standing_file(self) -> Path:
         """Where the run stands after its last round."""
         return self.path / "standing.safetensors"
@@ -106,6 +111,15 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """``summary.json``, whole or not at all."""
         self._write_json("summary.json", summary)
+
+    def write_card(self, card: Mapping[str, Any]) -> None:
+        """``card.json``, whole or not at all."""
+        self._write_json(self.card_file.name, card)
+
+    def read_environment(self) -> dict[str, Any]:
+        """What :meth:`write_environment` wrote."""
+        value: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
+        return value
 
     def write_ending(self, problem: BaseException, *, rounds: int) -> None:
         """``ending.json``: by what a run ended before its time, and of how many rounds."""

@@ -301,6 +301,8 @@ class RunConfig:
     run_dir: str | None = None
     resume: str | None = None
     tracking: str = "none"
+    report: str = "html"
+    smallest_count: int = 10
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
     engine: EngineConfig = MISSING

@@ -94,7 +94,8 @@ def partition_figure(partition: Mapping[str, Any]) -> Figure:
     too short to show its classes, a second panel shows every hospital's shares.
 
     Args:
-        partition: The summary's entry; a hospital without ``classes`` gets a plain bar.
+        partition: The summary's entry; a hospital without ``classes`` gets a plain bar, one whose ``train`` is None,
+            because it is not to be told, none.
     """
     hospitals = list(partition["hospitals"])
     shown, word = hospitals[:_MAX_HOSPITALS], group_word(partition)
@@ -107,7 +108,7 @@ def partition_figure(partition: Mapping[str, Any]) -> Figure:
     height = len(shown) * (0.36 if len(shown) <= _ROOMY else 0.2) + 0.75 + 0.22 * math.ceil(len(names) / columns)
     lengths = [_bar_length(hospital) for hospital in shown]
     longest = max((*lengths, 1))
-    findings = any(length != hospital["train"] for hospital, length in zip(shown, lengths, strict=True))
+    findings = any(hospital["train"] not in (None, length) for hospital, length in zip(shown, lengths, strict=True))
     figure = sheet(_WIDTH, height)
     uneven = bool(own) and min(lengths) * _UNEVEN < longest
     panels = figure.subplots(1, 1 + uneven, sharey=True, squeeze=False, width_ratios=[3, 1.2] if uneven else [1])[0]
@@ -155,7 +156,7 @@ def _parts(hospital: Mapping[str, Any], own: Sequence[str]) -> list[float]:
     classes = hospital.get("classes") or {}
     others = sum(count for name, count in classes.items() if name not in own)
     padding = [0] * (_MAX_CLASSES - len(own))
-    return [0 if classes else hospital["train"], *(classes.get(name, 0) for name in own), *padding, others]
+    return [0 if classes else hospital["train"] or 0, *(classes.get(name, 0) for name in own), *padding, others]
 
 
 def _shares(parts: Sequence[float]) -> list[float]:
@@ -177,11 +178,13 @@ def _class_bars(axes: Axes, bars: Sequence[Sequence[float]]) -> None:
 
 
 def _bar_length(hospital: Mapping[str, Any]) -> int:
-    return int(sum(hospital["classes"].values()) if hospital.get("classes") else hospital["train"])
+    return int(sum(hospital["classes"].values()) if hospital.get("classes") else hospital["train"] or 0)
 
 
 def _holding(hospital: Mapping[str, Any], word: str | None, *, spelled: bool) -> str:
     groups = hospital.get("groups")
+    if hospital["train"] is None:
+        return "not shown"
     of = f" ({counted(groups, word)})" if word is not None and groups is not None else ""
     return f"{counted(hospital['train'], 'record') if spelled else format(hospital['train'], ',')}{of}"
 

@@ -1,6 +1,6 @@
 """Data sets with one contract, and how they are dealt to hospitals."""
 
-from hbdp_fed.data.contract import TASKS, ImageDataset, Records, as_floats
+from hbdp_fed.data.contract import TASKS, ImageDataset, Preparation, Records, as_floats
 from hbdp_fed.data.federated import FederatedDataset, Hospital, deal
 from hbdp_fed.data.members import POOLED, pooled, restricted
 from hbdp_fed.data.partition import PartitionSettings, hospital_names
@@ -15,6 +15,7 @@ __all__ = [
     "Hospital",
     "ImageDataset",
     "PartitionSettings",
+    "Preparation",
     "Records",
     "as_floats",
     "deal",

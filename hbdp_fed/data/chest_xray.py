@@ -17,7 +17,7 @@ import torch
 from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.checks import check_integer
 from hbdp_fed.data.contract import ImageDataset, Records
-from hbdp_fed.data.photographs import read_photographs
+from hbdp_fed.data.photographs import photograph_preparation, read_photographs
 from hbdp_fed.data.splits import numbered, split_train_val
 from hbdp_fed.errors import DataFileError, unknown_choice
 
@@ -144,6 +144,8 @@ def load_chest_xray(
         test=splits["test"],
         group="patient",
         skipped=tuple(bad.skipped),
+        preparation=photograph_preparation("L", image_size),
+        licence="CC BY 4.0",
     )
 
 

@@ -89,6 +89,25 @@ def as_floats(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How an image comes from its file to the contract's form, so that another one can be brought to the same.
+
+    Attributes:
+        kind: ``array`` (uint8 pixels of the right size, of which 255 becomes 1), ``photograph`` (a picture file),
+            ``volume`` (a NIfTI file) or ``drawn`` (there is no file).
+        words: The same as a sentence.
+        details: What else a program needs, as plain JSON values. ``photograph``: ``mode`` (Pillow's, ``L`` or ``RGB``),
+            ``size`` (height and width) and ``resampling``. ``volume``: ``orientation``, ``spacing`` (mm, or None),
+            ``intensity`` (``window`` with two Hounsfield units, or ``percentiles`` of each channel by itself, which
+            become 0 and 1), ``fit`` (``crop`` or ``scale``) and ``size``.
+    """
+
+    kind: str
+    words: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ImageDataset:
     """A data set with its three splits.
 
@@ -102,6 +121,8 @@ class ImageDataset:
         group: What ``Records.groups`` counts, for example ``lesion``.
         skipped: A line, with its path, for each record that was left out under ``data.on_bad_record=skip``.
         spacing: The size of a pixel or voxel in mm along each side; None where it is unknown or not the same for all.
+        preparation: How an image came from its file to this form, for whoever gives the trained model another one.
+        licence: Under which terms the images are published; None where nobody said so.
     """
 
     name: str
@@ -113,3 +134,5 @@ class ImageDataset:
     group: str = "record"
     skipped: tuple[str, ...] = ()
     spacing: tuple[float, ...] | None = None
+    preparation: Preparation | None = None
+    licence: str | None = None

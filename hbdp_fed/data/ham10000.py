@@ -18,7 +18,7 @@ from torch import Tensor
 from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.checks import check_integer
 from hbdp_fed.data.contract import ImageDataset, Records, Words
-from hbdp_fed.data.photographs import read_photographs
+from hbdp_fed.data.photographs import photograph_preparation, read_photographs
 from hbdp_fed.data.splits import SplitSettings, numbered, split_by_group
 from hbdp_fed.errors import DataFileError, unknown_choice
 
@@ -159,6 +159,8 @@ def load_ham10000(
         test=test,
         group="lesion",
         skipped=tuple(bad.skipped),
+        preparation=photograph_preparation("RGB", image_size),
+        licence="CC BY-NC 4.0",
     )
 
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from hbdp_fed.data.bad_records import BadRecords
-from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.contract import ImageDataset, Preparation, Records
 from hbdp_fed.errors import DataFileError, SettingError, unknown_choice
 
 SIZES: Mapping[int, tuple[int, ...]] = {2: (28, 64, 128, 224), 3: (28, 64)}
@@ -38,12 +38,14 @@ class MedMnistSet:
             finding.
         dimensions: Spatial dimensions of an image, 2 or 3.
         finding: Of a binary set: the label in the file that stands for the finding.
+        licence: As the authors state it.
     """
 
     task: str
     class_names: tuple[str, ...]
     dimensions: int = 2
     finding: int = 1
+    licence: str = "CC BY 4.0"
 
     @property
     def largest_label(self) -> int:
@@ -77,6 +79,7 @@ MEDMNIST_SETS: Mapping[str, MedMnistSet] = {
             "actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma", "benign keratosis-like lesions",
             "dermatofibroma", "melanoma", "melanocytic nevi", "vascular lesions",
         ),
+        licence="CC BY-NC 4.0",
     ),
     "octmnist": MedMnistSet(
         "multiclass", ("choroidal neovascularization", "diabetic macular edema", "drusen", "normal")
@@ -179,6 +182,8 @@ def load_medmnist(name: str, *, root: Path, size: int = 28, on_bad_record: str =
         val=splits["val"],
         test=splits["test"],
         skipped=tuple(bad.skipped),
+        preparation=Preparation(kind="array", words="pixels of 8 bits, of the set's own size, are divided by 255"),
+        licence=layout.licence,
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hbdp_fed.data.bad_records import BadRecords, reason
 from hbdp_fed.data.checks import check_integer, check_number
-from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.contract import ImageDataset, Preparation, Records
 from hbdp_fed.data.splits import SplitSettings, split_by_group
 from hbdp_fed.errors import DataFileError, SettingError, unknown_choice
 
@@ -170,6 +170,37 @@ def load_msd(
         skipped=tuple(bad.skipped),
         # Scaled volumes differ in their voxels' size: there, distances are counted in voxels.
         spacing=sizes.pop() if len(sizes) == 1 else None,
+        preparation=_preparation(layout, image_size=image_size, fit=fit, spacing=spacing, window=window),
+        licence="CC BY-SA 4.0",
+    )
+
+
+def _preparation(
+    layout: _Layout,
+    *,
+    image_size: Sequence[int],
+    fit: str,
+    spacing: Sequence[float] | None,
+    window: Sequence[float],
+) -> Preparation:
+    """What :func:`_pipeline` does to an image."""
+    low, high = window if layout.is_ct else PERCENTILES
+    unit = "Hounsfield units" if layout.is_ct else "percentiles of each channel by itself"
+    resampled = "" if spacing is None else f"resampled to voxels of {' x '.join(f'{size:g}' for size in spacing)} mm, "
+    fitted = "padded or cropped around its centre" if fit == "crop" else "scaled"
+    return Preparation(
+        kind="volume",
+        words=(
+            f"the volume is turned to right, anterior, superior, {resampled}its grey levels from {low:g} to {high:g} "
+            f"({unit}) become 0 to 1, and it is {fitted} to {' x '.join(map(str, image_size))} voxels"
+        ),
+        details={
+            "orientation": "RAS",
+            "spacing": None if spacing is None else list(spacing),
+            "intensity": {"kind": "window" if layout.is_ct else "percentiles", "low": low, "high": high},
+            "fit": fit,
+            "size": list(image_size),
+        },
     )
 
 

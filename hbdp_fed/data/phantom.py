@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hbdp_fed.data.checks import check_integer, check_number
-from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.contract import ImageDataset, Preparation, Records
 from hbdp_fed.data.tissue import LesionStyle, draw_lesions, draw_tissue
 from hbdp_fed.seeding import generator
 
@@ -63,6 +63,8 @@ def load_phantom(
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
+        preparation=Preparation(kind="drawn", words="images are drawn in [0, 1], in steps of 1/255"),
+        licence="none is needed: the images are drawn by this program",
     )
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hbdp_fed.data.bad_records import BadRecords, reason
+from hbdp_fed.data.contract import Preparation
 
 CHANNELS = {"L": 1, "RGB": 3}
 """Pillow's modes, ``L`` for grey, and their channels."""
@@ -33,6 +34,19 @@ _UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+
+
+def photograph_preparation(mode: str, image_size: int) -> Preparation:
+    """What :func:`read_photographs` does to a picture."""
+    colour = "grey levels" if mode == "L" else "red, green and blue"
+    return Preparation(
+        kind="photograph",
+        words=(
+            f"the picture is read as {colour} of 8 bits, scaled to {image_size}x{image_size} pixels whatever its sides "
+            "were (bilinear), and divided by 255"
+        ),
+        details={"mode": mode, "size": [image_size, image_size], "resampling": "bilinear"},
+    )
 
 
 def read_photographs(

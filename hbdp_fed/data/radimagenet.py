@@ -19,7 +19,7 @@ import torch
 from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.checks import check_integer
 from hbdp_fed.data.contract import ImageDataset, Records
-from hbdp_fed.data.photographs import read_photographs
+from hbdp_fed.data.photographs import photograph_preparation, read_photographs
 from hbdp_fed.data.splits import stratified_subset
 from hbdp_fed.errors import DataFileError
 
@@ -118,6 +118,7 @@ def load_radimagenet(
         test=splits["test"],
         group="image",
         skipped=tuple(bad.skipped),
+        preparation=photograph_preparation("L", image_size),
     )
 
 

@@ -1,0 +1,6 @@
+"""What is shared of a run, a sweep or a plan: pages, texts and the run card, without small counts."""
+
+from hbdp_fed.report.card import read_card, run_card
+from hbdp_fed.report.suppression import SMALLEST_COUNT
+
+__all__ = ["SMALLEST_COUNT", "read_card", "run_card"]
