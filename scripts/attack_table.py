@@ -19,7 +19,7 @@ from typing import Any
 from budget_table import finished
 
 from hbdp_fed.audit import budget_figure, load_columns, save_figure
-from hbdp_fed.audit.report import show_percent
+from hbdp_fed.audit.numbers import show_percent
 
 Summary = Mapping[str, Any]
 Key = tuple[str, str]

@@ -7,7 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hbdp_fed.report import run_card
+from hbdp_fed.audit import save_figure
+from hbdp_fed.report import (
+    render_report,
+    render_report_markdown,
+    report_figures,
+    report_partition_figure,
+    run_card,
+)
+from simulations.checks import REPORTS
 from simulations.model_setup import own_settings
 from simulations.prepare import Prepared
 from simulations.run_folder import RunFolder
@@ -50,3 +58,50 @@ def write_card(prepared: Prepared, folder: RunFolder, summary: Mapping[str, Any]
         smallest=config.smallest_count,
     )
     folder.write_card(card)
+
+
+def draw_partition(prepared: Prepared, folder: RunFolder, partition: Mapping[str, Any]) -> None:
+    """``figures/partition.png``, before anything is trained."""
+    figure = report_partition_figure(partition, smallest=prepared.config.smallest_count)
+    save_figure(figure, folder.figures / "partition.png")
+
+
+def write_reports(
+    prepared: Prepared, folder: RunFolder, summary: Mapping[str, Any], reconstructions: Mapping[str, Path]
+) -> list[Path]:
+    """The report in the forms that ``report`` asks for, and the pictures in ``figures/``.
+
+    Args:
+        prepared: The run.
+        folder: Where it lies.
+        summary: As it is read from ``summary.json``.
+        reconstructions: The pictures of the best reconstructions, by attack and surface.
+
+    Returns:
+        The files of the report.
+    """
+    smallest = prepared.config.smallest_count
+    drawn = report_figures(summary, smallest=smallest)
+    pictures = {name: folder.figures / f"{name}.png" for name in drawn}
+    for name, figure in drawn.items():
+        save_figure(figure, pictures[name])
+    common: dict[str, Any] = {
+        "settings": shared_settings(prepared.config),
+        "environment": folder.read_environment(),
+        "smallest": smallest,
+    }
+
+    def as_html() -> str:
+        inside = {name: {part: path.read_bytes() for part, path in paths.items()} for name, paths in shown.items()}
+        return render_report(summary, **inside, **common)
+
+    def as_md() -> str:
+        beside = {
+            name: {part: path.relative_to(folder.path).as_posix() for part, path in paths.items()}
+            for name, paths in shown.items()
+        }
+        return render_report_markdown(summary, **beside, **common)
+
+    shown: dict[str, Mapping[str, Path]] = {"reconstructions": reconstructions, "pictures": pictures}
+    forms = {"html": as_html, "md": as_md}
+    return [folder.write_report(forms[ending](), ending) for ending in REPORTS[prepared.config.report]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from hbdp_fed.audit.report import show_percent
+from hbdp_fed.audit.numbers import show_percent
 
 Entry = Mapping[str, Any]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from hbdp_fed.audit import partition_figure, render_report, save_figure, summary_figures
 from hbdp_fed.errors import HospitalFailure, QuorumLost, SettingError, TrainingDiverged
 from hbdp_fed.federation.engine import check_room, kept_ready
 from hbdp_fed.models import weights_sha256
@@ -33,7 +32,7 @@ from simulations.prepare import Prepared, prepare, resolution
 from simulations.probe import ProbeCampaign
 from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
-from simulations.reporting import write_card
+from simulations.reporting import draw_partition, write_card, write_reports
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
 from simulations.terminal import show_partition, show_plan, show_result, show_skipped
 from simulations.tracking import Place, Tracker, check_installed, flat_settings, tracked
@@ -135,7 +134,7 @@ def _begin(
     show_late(console, prepared)
     partition = partition_summary(prepared)
     show_partition(console, partition)
-    save_figure(partition_figure(partition), folder.figures / "partition.png")
+    draw_partition(prepared, folder, partition)
     if prepared.fresh:
         weights = prepared.config.model.weights
         console.print(f"not in {weights}, so freshly drawn: {', '.join(prepared.fresh)}", soft_wrap=True)
@@ -211,22 +210,14 @@ def _train_and_assess(
     plain = read_summary(folder.path)
     write_card(prepared, folder, plain)
     tracker.finish(plain)
-    drawn = summary_figures(plain)
-    for name, figure in drawn.items():
-        save_figure(figure, folder.figures / f"{name}.png")
-    folder.write_report(
-        render_report(
-            plain,
-            reconstructions={name: path.read_bytes() for name, path in risk.pictures.items()},
-            pictures={name: (folder.figures / f"{name}.png").read_bytes() for name in drawn},
-        )
-    )
+    reports = write_reports(prepared, folder, plain, risk.pictures)
     show_result(console, plain)
     for text in risk.left_out:
         console.print(text, soft_wrap=True, markup=False, highlight=False)
     for picture in risk.pictures.values():
         console.print(f"best reconstructions: {picture}", soft_wrap=True)
-    console.print(f"report: {folder.report_file}", soft_wrap=True)
+    for report in reports:
+        console.print(f"report: {report}", soft_wrap=True)
     console.print(f"run folder: {folder.path}", soft_wrap=True)
     return OK
 

@@ -57,11 +57,6 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
-    def report_file(self) -> Path:
-        """The page for people."""
-        return self.path / "report.html"
-
-    @property
     def card_file(self) -> Path:
         """What the released model is, and how it is asked: the run card."""
         return self.path / "card.json"
@@ -96,9 +91,11 @@ class RunFolder:
         """Pictures of the data and of utility."""
         return self.path / "figures"
 
-    def write_report(self, html: str) -> None:
-        """``report.html``."""
-        self.report_file.write_text(html, encoding="utf-8")
+    def write_report(self, text: str, ending: str) -> Path:
+        """``report.html`` or ``report.md``, by the ending; the file."""
+        file = self.path / f"report.{ending}"
+        file.write_text(text, encoding="utf-8")
+        return file
 
     def write_config(self, config: DictConfig) -> None:
         """The resolved configuration, with which the run can be repeated."""

@@ -10,7 +10,6 @@ from hbdp_fed.audit.outcomes import ProbeOutcome, audit_probe
 from hbdp_fed.audit.probe_law import LawFigures, law_figures
 from hbdp_fed.audit.proportions import clustered_wilson, wilson_interval
 from hbdp_fed.audit.replay import ReplayedBatch, SimulatedTraining, replay_batch
-from hbdp_fed.audit.report import render_report
 from hbdp_fed.audit.risk import AttackFigures, attack_figures, risk_summary
 from hbdp_fed.audit.similarity import mse, ncc, pairwise_ssim, psnr
 from hbdp_fed.audit.utility_figures import (
@@ -55,7 +54,6 @@ __all__ = [
     "partition_figure",
     "psnr",
     "reconstruction_figure",
-    "render_report",
     "replay_batch",
     "risk_summary",
     "save_columns",

@@ -70,6 +70,11 @@ def shareable_summary(summary: Mapping[str, Any], *, smallest: int = SMALLEST_CO
     return found
 
 
+def shareable_partition(partition: Mapping[str, Any], *, smallest: int = SMALLEST_COUNT) -> dict[str, Any]:
+    """The summary's entry ``partition`` alone, as :func:`shareable_summary` has it."""
+    return {**partition, "hospitals": _partition(partition.get("hospitals") or [], smallest)}
+
+
 def _partition(hospitals: Sequence[Mapping[str, Any]], smallest: int) -> list[dict[str, Any]]:
     """Who holds what: each column adds up to its split, the classes of a hospital to its training records."""
     shown = protect_columns(hospitals, ("train", "val", "test", "groups"), smallest=smallest)

@@ -11,9 +11,9 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hbdp_fed.audit.report import show_count, show_duration, show_number, show_percent, show_similarity
 
 from hbdp_fed.audit import render_report
-from hbdp_fed.audit.report import show_count, show_duration, show_number, show_percent, show_similarity
 
 ATTACK = {
     "name": "imprint", "kind": "reconstruction", "surface": "gradient", "records": 40,
