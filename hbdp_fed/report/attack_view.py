@@ -25,7 +25,7 @@ def risk_view(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "models": models,
         "attacks": attacks,
-        "criteria": _criteria(attacks),
+        "criteria": criteria(attacks),
         "membership": [attack for attack in attacks if attack["kind"] == "membership"],
         "laws": [attack for attack in attacks if attack.get("law")],
         "hospitals": list(zip(summary["privacy"]["hospitals"], noise, strict=True)),
@@ -78,7 +78,7 @@ def _success(attack: Mapping[str, Any]) -> float:
     return -1.0 if attack["success_rate"] is None else float(attack["success_rate"])
 
 
-def _criteria(attacks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def criteria(attacks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Each criterion of success once, after the attacks that it is of."""
     names: dict[str, list[str]] = {}
     for attack in attacks:

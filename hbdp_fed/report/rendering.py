@@ -80,6 +80,7 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
         "spoken": spoken,
         "plural": plural,
         "meaning": lambda name: metric(name).meaning,
+        "look_up_or_dash": lambda name, names: names.get(name, DASH),
         "look_up": lambda name, names: names[name],
         "figure_of": figure_with_interval,
         "of_class": lambda name, own, figures: figure_with_interval(own[name], figures) if name in own else DASH,
