@@ -121,9 +121,11 @@ def _listen(page: Any, path: Path, checked: Checked, theme: str) -> None:
     page.on("pageerror", lambda error: checked.problems.append(f"{theme}: error: {error}"))
     page.on(
         "console",
-        lambda told: checked.problems.append(f"{theme}: console {told.type}: {told.text}")
-        if told.type in ("error", "warning")
-        else None,
+        lambda told: (
+            checked.problems.append(f"{theme}: console {told.type}: {told.text}")
+            if told.type in ("error", "warning")
+            else None
+        ),
     )
 
     def request(sent: Any) -> None:

@@ -80,7 +80,8 @@ def _success(attack: Mapping[str, Any]) -> float:
 
 def criteria(attacks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Each criterion of success once, after the attacks that it is of."""
-    names: dict[str, list[str]] = {}
+    # Of a sweep the same attack comes once a budget.
+    names: dict[str, dict[str, None]] = {}
     for attack in attacks:
-        names.setdefault(attack["criterion"], []).append(attack["words"])
+        names.setdefault(attack["criterion"], {})[attack["words"]] = None
     return [(", ".join(words), criterion) for criterion, words in names.items()]

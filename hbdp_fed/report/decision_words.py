@@ -53,9 +53,7 @@ def frontier_words(budgets: Sequence[Mapping[str, Any]], sweep: Mapping[str, Any
         else:
             holding.append(budget)
     costly = [
-        budget
-        for budget in budgets
-        if name is not None and not is_control(budget, sweep) and _is_worse(budget, name)
+        budget for budget in budgets if name is not None and not is_control(budget, sweep) and _is_worse(budget, name)
     ]
     lines = []
     if leaking:

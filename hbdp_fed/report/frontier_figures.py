@@ -49,9 +49,7 @@ def frontier_figure(
         policy: ``margin``, ``risk`` and ``threat_model``: what it allows is shaded.
     """
     threat_model = str((policy or {}).get("threat_model") or REALISTIC)
-    points = [
-        (budget, riskiest(budget, threat_model), number(_figure(budget, name).get("mean"))) for budget in budgets
-    ]
+    points = [(budget, riskiest(budget, threat_model), number(_figure(budget, name).get("mean"))) for budget in budgets]
     drawn = [(budget, attack, mean) for budget, attack, mean in points if attack is not None and math.isfinite(mean)]
     figure = sheet(_WIDTH, 4.1)
     axes = figure.subplots()
@@ -70,12 +68,15 @@ def frontier_figure(
     _control_line(axes, budgets, name, sweep)
     _room(axes)
     allowed = _shade(axes, budgets, name, sweep, policy)
-    _names(axes, [(eps_words(budget["eps"]), rate_of(attack), limits_of(attack)[1], mean) for budget, attack, mean in drawn])
+    _names(
+        axes,
+        [(eps_words(budget["eps"]), rate_of(attack), limits_of(attack)[1], mean) for budget, attack, mean in drawn],
+    )
     axes.set_xlabel(
         f"records that the strongest {spoken(threat_model)} attack rebuilds, with 95% interval", size=8.5, color=SOFT
     )
     axes.set_ylabel(label(name, sweep.get("units")), size=8.5, color=SOFT)
-    _bare(axes)
+    bare(axes)
     line = "; dashed: the control" if any(is_control(budget, sweep) for budget in budgets) else ""
     more = "; green: what the policy allows" if allowed else ""
     entitle(
@@ -100,14 +101,15 @@ def budgets_figure(budgets: Sequence[Mapping[str, Any]], name: str, *, sweep: Ma
     across = places(budgets)
     _utility_over(upper, across, budgets, name, sweep)
     _risk_over(lower, across, budgets)
-    lower.set_xticks(across, [eps_words(budget["eps"]) for budget in budgets], size=8,
-                     rotation=45 if len(budgets) > _CROWDED else 0)
+    lower.set_xticks(
+        across, [eps_words(budget["eps"]) for budget in budgets], size=8, rotation=45 if len(budgets) > _CROWDED else 0
+    )
     if any(math.isinf(eps_of(budget)) for budget in budgets) and len(budgets) > 1:
         for axes in (upper, lower):
             axes.axvline((across[-1] + across[-2]) / 2, color=_LINE, linewidth=0.8, linestyle=(0, (1, 3)))
     lower.set_xlabel("epsilon, on a logarithmic scale; inf: without noise", size=8.5, color=SOFT)
     for axes in (upper, lower):
-        _bare(axes)
+        bare(axes)
     entitle(figure, "Utility and risk over budgets", "bars: standard deviation over seeds above, 95% intervals below")
     return figure
 
@@ -161,7 +163,7 @@ def _shade(
 
 
 def _names(axes: Axes, points: Sequence[tuple[str, float, float, float]]) -> None:
-    """Each point's budget in one of two columns, apart from the next one, and a thin line to the end of its interval."""
+    """Each point's budget in one of two columns, apart from the next one, with a thin line to the point."""
     low, high = axes.get_ylim()
     near = [point for point in points if point[2] <= _NEAR]
     far = [point for point in points if point[2] > _NEAR]
@@ -251,7 +253,8 @@ def _risk_over(axes: Axes, across: Sequence[float], budgets: Sequence[Mapping[st
         axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, handlelength=2.2)
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """No more ink than the figures need."""
     axes.grid(color=_GRID)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from hbdp_fed.audit.numbers import DASH, show_count, show_duration, show_number, show_percent, show_similarity
 from hbdp_fed.audit.wording import Figures, interval, metric, plural, with_interval, written
+from hbdp_fed.report.budgets import eps_words
 from hbdp_fed.report.suppression import Withheld
 
 _MEANINGFUL = re.compile(r"[\\`*_{}\[\]<>&|#~!$]")
@@ -74,6 +75,8 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
         "count": or_withheld(show_count),
         "duration": or_withheld(show_duration),
         "points": lambda share: f"{100 * share:.1f} percentage points",
+        "eps": eps_words,
+        "times": or_withheld(lambda factor: DASH if factor is None else f"{factor:.2f} times"),
         # Along a line of 100%.
         "place": lambda share: f"{100 * min(max(share, 0.0), 1.0):.2f}%",
         "sentence": sentence,

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hbdp_fed.audit import as_png, partition_figure, summary_figures, training_figure
-from hbdp_fed.audit.numbers import show_number
 from hbdp_fed.report.attack_view import attack_view, risk_view
+from hbdp_fed.report.budgets import eps_words
 from hbdp_fed.report.rendering import inline, render_page, render_text, spoken
 from hbdp_fed.report.run_view import course, data_view, participation_view, settings_view, utility_view
 from hbdp_fed.report.run_words import risk_cards, run_words, utility_cards
@@ -110,7 +110,7 @@ def _context(
     rounds = list((shown.get("validation_history") or []) if history is None else history)
     view = {**risk_view(shown), **utility_view(shown)}
     return {
-        "title": f"{summary['dataset']} under epsilon {show_number(summary['privacy']['eps'])}",
+        "title": f"{summary['dataset']} under epsilon {eps_words(summary['privacy']['eps'])}",
         "summary": shown,
         "smallest": smallest,
         "rounds": rounds,

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hbdp_fed.audit.numbers import DASH, show_count, show_number, show_percent
-from hbdp_fed.audit.wording import interval
+from hbdp_fed.audit.numbers import DASH, show_count, show_percent
+from hbdp_fed.audit.wording import interval, metric
 from hbdp_fed.report.attack_view import strongest
+from hbdp_fed.report.budgets import eps_words
 from hbdp_fed.report.explained import ACHIEVED
 from hbdp_fed.report.rendering import figure, figure_with_interval
 
@@ -56,7 +57,7 @@ def run_words(summary: Mapping[str, Any], view: Mapping[str, Any]) -> Verdict:
     """
     realistic = next((model for model in view["models"] if model["name"] == "realistic"), None)
     attacks = [attack for attack in (realistic or {}).get("attacks", ()) if attack["success_rate"] is not None]
-    tone, headline = _headline(attacks, show_number(summary["privacy"]["eps"]))
+    tone, headline = _headline(attacks, eps_words(summary["privacy"]["eps"]))
     lines = (_worth(summary, view), *_rebuilt(attacks), *_theory(view["models"]))
     return Verdict(tone, headline, tuple(line for line in lines if line))
 
@@ -77,7 +78,8 @@ def _worth(summary: Mapping[str, Any], view: Mapping[str, Any]) -> str:
     value = figure_with_interval(name, summary["utility"])
     judged = f" ({view['judged_on']})" if view["judged_on"] else ""
     ends = ", with a 95% interval in brackets" if interval(name, summary["utility"]) else ""
-    return f"What the model is worth: {view['labels'][name]} {value} on the test split{judged}{ends}."
+    meaning = f" {metric(name).meaning}" if metric(name).meaning else ""
+    return f"What the model is worth: {view['labels'][name]} {value} on the test split{judged}{ends}.{meaning}"
 
 
 def _rebuilt(attacks: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -9,15 +9,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hbdp_fed.audit import as_png
-from hbdp_fed.audit.numbers import show_percent
+from hbdp_fed.audit.numbers import DASH, show_percent
 from hbdp_fed.report.attack_view import criteria
 from hbdp_fed.report.budgets import deciding_metric, eps_words
 from hbdp_fed.report.decision_words import decision_words, frontier_words
 from hbdp_fed.report.explained import ADVERSARIES, CAPABILITIES, LIMITS, SURFACES
 from hbdp_fed.report.frontier_figures import budgets_figure, frontier_figure
-from hbdp_fed.report.rendering import flat, inline, render_page, render_text
+from hbdp_fed.report.rendering import flat, inline, render_page, render_text, spoken
 from hbdp_fed.report.suppression import SMALLEST_COUNT
-from hbdp_fed.report.sweep_view import group_view, labels_of, shareable_group
+from hbdp_fed.report.sweep_view import Written, group_view, labels_of, shareable_group
 
 _NO_PICTURES: Mapping[str, bytes] = MappingProxyType({})
 _NO_FILES: Mapping[str, str] = MappingProxyType({})
@@ -45,7 +45,7 @@ def render_sweep_report(
         own = recommendation if place == 0 else None
         drawn = sweep_figures(sweep, group=place, recommendation=own)
         group["pictures"] = {name: inline(as_png(figure)) for name, figure in drawn.items()}
-    context["grids"] = [(name, inline(png)) for name, png in grids.items()]
+    context["grids"] = [(_grid_words(name), inline(png)) for name, png in grids.items()]
     return render_page("sweep.html.j2", {**context, "sections": _sections(context)})
 
 
@@ -73,7 +73,7 @@ def render_sweep_markdown(
     for place, group in enumerate(context["groups"]):
         own = pictures[place] if place < len(pictures) else {}
         group["files"] = [(words.get(name, name), path) for name, path in own.items()]
-    return render_text("sweep.md.j2", {**context, "grids": list(grids.items())})
+    return render_text("sweep.md.j2", {**context, "grids": [(_grid_words(name), path) for name, path in grids.items()]})
 
 
 def sweep_figures(
@@ -112,6 +112,7 @@ def _context(
         "sweep": {"settings": [], "failures": [], "pending": 0, "seeds": [], "time": None, **sweep},
         "smallest": smallest,
         "metric": name,
+        "nothing": Written(DASH),
         "metrics": list(sweep.get("metrics") or ()),
         "labels": labels_of(sweep),
         "groups": groups,
@@ -144,13 +145,18 @@ def verdict_rows(recommendation: Mapping[str, Any] | None) -> list[dict[str, Any
     ]
 
 
+def _grid_words(name: str) -> str:
+    """An attack and its surface, the usual surface left out."""
+    return spoken(name.removesuffix("_gradient"))
+
+
 def _in_words(group: Mapping[str, Any]) -> str:
     """The frontier for whoever does not see it."""
-    told = [
-        f"epsilon {row['eps']}: " + ("nothing attacked" if row["rate"] is None else f"{show_percent(row['rate'])} rebuilt")
-        for row in group["rows"]
-    ]
-    return f"A point a budget, utility against the share of records rebuilt: {'; '.join(told)}. The table has all figures"
+    told = []
+    for row in group["rows"]:
+        rebuilt = "nothing attacked" if row["rate"] is None else f"{show_percent(row['rate'])} rebuilt"
+        told.append(f"epsilon {row['eps']}: {rebuilt}")
+    return f"A point a budget, utility against records rebuilt: {'; '.join(told)}. The table below has all figures"
 
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hbdp_fed.audit.numbers import DASH, show_number
@@ -31,7 +32,7 @@ def _budget(budget: Mapping[str, Any], smallest: int) -> dict[str, Any]:
     shown = protect(lows, smallest=smallest)
     hidden = {entry["name"]: kept for entry, kept in zip(hospitals, shown, strict=True) if isinstance(kept, Withheld)}
     told = [
-        {**entry, "records": hidden[entry["name"]], **{key: hidden[entry["name"]] for key in _TELL_RECORDS}}
+        {**entry, "records": hidden[entry["name"]], **dict.fromkeys(_TELL_RECORDS, hidden[entry["name"]])}
         if entry["name"] in hidden
         else dict(entry)
         for entry in hospitals
@@ -67,6 +68,24 @@ def _joining(
             judged |= {key: TOO_FEW for key in ("federated", "alone", "pooled", "gain") if key in entry}
         found.append(judged)
     return found
+
+
+@dataclass(frozen=True)
+class Written:
+    """A figure as it is written.
+
+    Attributes:
+        text: The figure.
+        more: How far it can be trusted, in small print: a deviation or an interval; empty where nothing is known.
+    """
+
+    text: str
+    more: str = ""
+
+    def __str__(self) -> str:
+        if not self.more:
+            return self.text
+        return f"{self.text} {self.more}" if self.more.startswith("±") else f"{self.text} ({self.more})"
 
 
 def group_view(
@@ -123,7 +142,7 @@ def _row(
         "worst_case": (risk.get("worst_case") or {}).get("bound"),
         "relaxed": (risk.get("relaxed") or {}).get("bound"),
         "compared": {
-            key: _mean(name or "", own[name]) if name in own else DASH
+            key: _mean(name or "", own.get(name) or {})
             for key in ("pooled", "alone")
             for own in [(budget.get("compared") or {}).get(key) or {}]
         },
@@ -134,18 +153,18 @@ def _row(
     }
 
 
-def _mean(name: str, own: Mapping[str, Any]) -> str:
-    """``0.722 ± 0.012``; the mean alone where there is one run."""
-    mean = written(name, own.get("mean"), missing=DASH)
-    sd = number(own.get("sd"))
-    return f"{mean} ± {written(name, sd)}" if math.isfinite(sd) and mean != DASH else mean
+def _mean(name: str, own: Mapping[str, Any]) -> Written:
+    """A mean over seeds, and its standard deviation where there is one."""
+    mean, sd = written(name, own.get("mean"), missing=DASH), number(own.get("sd"))
+    return Written(mean, f"± {written(name, sd)}" if math.isfinite(sd) and mean != DASH else "")
 
 
-def _difference(name: str | None, difference: Mapping[str, Any] | None) -> str:
+def _difference(name: str | None, difference: Mapping[str, Any] | None) -> Written:
+    """A difference, and its 95% interval."""
     if name is None or not difference or math.isnan(number(difference.get("mean"))):
-        return DASH
+        return Written(DASH)
     low, mean, high = (_signed(name, difference.get(key)) for key in ("low", "mean", "high"))
-    return f"{mean} ({low} to {high})"
+    return Written(mean, f"{low} to {high}")
 
 
 def _signed(name: str, value: Any) -> str:
@@ -197,5 +216,3 @@ def labels_of(sweep: Mapping[str, Any]) -> dict[str, str]:
     """By metric what people read."""
     metrics = list(sweep.get("metrics") or ())
     return {name: label(name, sweep.get("units") or {}) for name in {*METRICS, *metrics}}
-
-

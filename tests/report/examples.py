@@ -130,3 +130,58 @@ def recommendation(verdict: str = "recommended") -> dict[str, Any]:
         "what_would_change": ["eps=1000 is undecided, and would be recommended after 800 more attacked records"],
         "not_covered": ["attacks that nobody has published"],
     }  # fmt: skip
+
+
+def _planned(records: int) -> list[dict[str, Any]]:
+    rows = []
+    for place, eps in enumerate(BUDGETS):
+        finite = isinstance(eps, float)
+        bound = min(1.0, (0.012, 0.05, 0.9, 1.0, 1.0, 1.0)[place] * (1 + 20 / records))
+        rows.append(
+            {"eps": eps, "noise_multiplier": 4.9 / (place + 1) if finite else 0.0, "eps_rdp": eps,
+             "eps_tight": [eps * 0.8, eps * 0.9] if isinstance(eps, float) else ["inf", "inf"], "worst_case": bound,
+             "relaxed": bound * 0.9, "best_psnr": 10.0 * place if finite else "inf", "allowed": finite,
+             "problem": None if finite else "the control protects nobody"}
+        )  # fmt: skip
+    return rows
+
+
+def plan(
+    *,
+    names: tuple[str, ...] = ("Nord", "Sued", "West", "Ost"),
+    sizes: tuple[int, ...] = (1400, 900, 120, 7),
+    advice: dict[str, Any] | None = None,
+    dataset: str | None = "pneumoniamnist",
+) -> dict[str, Any]:
+    total = sum(sizes)
+    return {
+        "schema": 1, "kind": "plan", "name": "four_clinics", "description": "Four clinics and one question.",
+        "task": "binary", "dataset": dataset, "model": "resnet9", "image_shape": [1, 224, 224], "parameters": 2_440_194,
+        "delta": 1e-5, "accountant": "rdp", "prior": 0.01,
+        "training": {"rounds": 100, "local_steps": 5, "steps": 500, "expected_batch": 32.0, "batch_per": "hospital",
+                     "max_grad_norm": 1.0, "multiplicity": 4, "learning_rate": 0.1},
+        "hospitals": [
+            {"name": name, "records": size, "patients": size // 2, "ceiling": "inf",
+             "speed": {"records_per_s": 90.5, "source": "calibrated"}, "download_mbit_s": 100.0, "upload_mbit_s": 20.0,
+             "latency_s": 0.05, "availability": 0.95, "watts": 250.0, "sample_rate": min(1.0, 32 / size),
+             "expected_batch": 32.0, "steps": 500, "budgets": _planned(size)}
+            for name, size in zip(names, sizes, strict=True)
+        ],
+        "cost": {
+            "round": {"seconds": 12.5, "gigabytes": 0.08, "watt_hours": 3.4, "waits_for": names[0]},
+            "total": {"hours": 0.35, "gigabytes": 7.9, "kilowatt_hours": 0.34},
+            "hospitals": [
+                {"name": name, "compute_s": 7.1, "transfer_s": 5.3, "round_s": 12.4, "gigabytes": 2.0,
+                 "kilowatt_hours": 0.08}
+                for name in names
+            ],
+            "simulation": {"seconds": 540.0, "workers": 2}, "calibration": None,
+        },
+        "leaving": [
+            {"name": name, "records_lost_share": size / total, "round_s": 11.0, "hours": 0.31,
+             "noise_factor": 1 + size / total, "weakest": names[-1]}
+            for name, size in zip(names, sizes, strict=True)
+        ],
+        "weakest": {"name": names[-1], "why": f"{names[-1]} holds the fewest {sizes[-1]} records", "per_budget": []},
+        "frontier": None, "recommendation": advice,
+    }  # fmt: skip
