@@ -92,16 +92,20 @@ def write_reports(
     }
 
     def as_html() -> str:
-        inside = {name: {part: path.read_bytes() for part, path in paths.items()} for name, paths in shown.items()}
-        return render_report(summary, **inside, **common)
+        return render_report(
+            summary,
+            reconstructions={name: path.read_bytes() for name, path in reconstructions.items()},
+            pictures={name: path.read_bytes() for name, path in pictures.items()},
+            **common,
+        )
 
     def as_md() -> str:
-        beside = {
-            name: {part: path.relative_to(folder.path).as_posix() for part, path in paths.items()}
-            for name, paths in shown.items()
-        }
-        return render_report_markdown(summary, **beside, **common)
+        def beside(paths: Mapping[str, Path]) -> dict[str, str]:
+            return {name: path.relative_to(folder.path).as_posix() for name, path in paths.items()}
 
-    shown: dict[str, Mapping[str, Path]] = {"reconstructions": reconstructions, "pictures": pictures}
+        return render_report_markdown(
+            summary, reconstructions=beside(reconstructions), pictures=beside(pictures), **common
+        )
+
     forms = {"html": as_html, "md": as_md}
     return [folder.write_report(forms[ending](), ending) for ending in REPORTS[prepared.config.report]]

@@ -8,7 +8,7 @@ from typing import Any
 from hbdp_fed.audit.numbers import show_percent
 from hbdp_fed.audit.wording import metric, number
 from hbdp_fed.report.budgets import eps_words, is_control, limits_of, rate_of, riskiest
-from hbdp_fed.report.rendering import spoken
+from hbdp_fed.report.rendering import sentence, spoken
 from hbdp_fed.report.run_words import Verdict
 
 _UNDECIDED = "Undecided: no budget was shown to satisfy the policy, and none was shown not to."
@@ -31,8 +31,9 @@ def decision_words(recommendation: Mapping[str, Any]) -> Verdict:
 
 
 def _reasons(recommendation: Mapping[str, Any], eps: Any) -> list[str]:
-    own = next((entry for entry in recommendation.get("budgets") or () if entry.get("eps") == eps), {})
-    return [f"{reason[:1].upper()}{reason[1:]}." for reason in own.get("reasons") or ()]
+    entries = recommendation.get("budgets") or ()
+    reasons = [reason for entry in entries if entry["eps"] == eps for reason in entry.get("reasons") or ()]
+    return [f"{sentence(reason)}." for reason in reasons]
 
 
 def _every_reason(recommendation: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 from urllib.parse import quote
 
@@ -60,6 +60,7 @@ def inline(png: bytes) -> str:
     return base64.b64encode(png).decode()
 
 
+@cache
 def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
     environment = Environment(
         loader=PackageLoader("hbdp_fed.report", "templates"),

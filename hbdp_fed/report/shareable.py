@@ -103,9 +103,10 @@ def _records(summary: Mapping[str, Any], hospitals: Sequence[Mapping[str, Any]],
 def _accounting(hospitals: Sequence[Mapping[str, Any]], records: Mapping[str, Any]) -> list[dict[str, Any]]:
     shown = []
     for entry in hospitals:
-        count = records.get(entry["name"], entry["num_records"])
-        told = [name for name in _TELL_RECORDS if name in entry] if isinstance(count, Withheld) else []
-        shown.append({**entry, "num_records": count, **dict.fromkeys(told, HIDDEN)})
+        count = records.get(entry["name"])
+        told = [name for name in _TELL_RECORDS if name in entry]
+        hidden = {"num_records": count, **dict.fromkeys(told, HIDDEN)} if isinstance(count, Withheld) else {}
+        shown.append({**entry, **hidden})
     return shown
 
 

@@ -56,7 +56,7 @@ def protect(counts: Sequence[int | None], *, smallest: int = SMALLEST_COUNT, tot
     With the total and all shown counts, a reader can tell the sum of those that are not shown, and knows of each small
     one that it is at least 1 and below the threshold, of the others that they are at least as large as the threshold.
     Counts are withheld until each small one may have every value from 1 to just below the threshold; where no other
-    count is large enough for that, all but the zeros are withheld without saying which are small.
+    count is large enough for that, all are withheld, zeros too, without saying which are small.
 
     Args:
         counts: At least 0; None where nobody counted.
@@ -78,7 +78,7 @@ def protect(counts: Sequence[int | None], *, smallest: int = SMALLEST_COUNT, tot
         if of_small + count - (len(small) - 1) - smallest >= smallest - 1:
             shown[place] = HIDDEN
             return shown
-    return [HIDDEN if count else count for count in counts]
+    return [None if count is None else HIDDEN for count in counts]
 
 
 def protect_columns(

@@ -51,7 +51,7 @@ def _span_of(hospitals: Sequence[Mapping[str, Any]], key: str) -> list[Any] | No
 def _low(records: Any) -> int | None:
     """The least that a hospital had over seeds."""
     if isinstance(records, list | tuple):
-        return min(records)
+        return int(min(records))
     return records if isinstance(records, int) else None
 
 
