@@ -11,14 +11,18 @@ from hbdp_fed.audit import save_figure
 from hbdp_fed.report import (
     render_report,
     render_report_markdown,
+    render_sweep_markdown,
+    render_sweep_report,
     report_figures,
     report_partition_figure,
     run_card,
+    sweep_figures,
 )
+from hbdp_fed.training import resolve_device
 from simulations.checks import REPORTS
 from simulations.model_setup import own_settings
 from simulations.prepare import Prepared
-from simulations.run_folder import RunFolder
+from simulations.run_folder import RunFolder, environment
 from simulations.schema import DataConfig, RunConfig
 
 # Where this machine keeps its files is nobody else's business.
@@ -100,12 +104,63 @@ def write_reports(
         )
 
     def as_md() -> str:
-        def beside(paths: Mapping[str, Path]) -> dict[str, str]:
-            return {name: path.relative_to(folder.path).as_posix() for name, path in paths.items()}
-
         return render_report_markdown(
-            summary, reconstructions=beside(reconstructions), pictures=beside(pictures), **common
+            summary,
+            reconstructions=_beside(folder.path, reconstructions),
+            pictures=_beside(folder.path, pictures),
+            **common,
         )
 
     forms = {"html": as_html, "md": as_md}
     return [folder.write_report(forms[ending](), ending) for ending in REPORTS[prepared.config.report]]
+
+
+def write_sweep_reports(
+    folder: Path,
+    sweep: Mapping[str, Any],
+    grids: Mapping[str, Path],
+    config: RunConfig,
+    *,
+    recommendation: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """A sweep's report in the forms that ``report`` asks for, and its pictures in ``figures/``.
+
+    Args:
+        folder: The sweep's.
+        sweep: As it is read from ``sweep.json``.
+        grids: The pictures of the best reconstructions with a row a budget, by attack and surface.
+        config: What all its runs share.
+        recommendation: What a policy recommends on the sweep's first group, if somebody asked.
+
+    Returns:
+        The files of the report.
+    """
+    pictures: list[dict[str, Path]] = []
+    for place in range(len(sweep["groups"])):
+        own = recommendation if place == 0 else None
+        ending = f"-{place + 1}" if len(sweep["groups"]) > 1 else ""
+        drawn = sweep_figures(sweep, group=place, recommendation=own)
+        pictures.append({name: folder / "figures" / f"{name}{ending}.png" for name in drawn})
+        for name, figure in drawn.items():
+            save_figure(figure, pictures[-1][name])
+    common: dict[str, Any] = {
+        "recommendation": recommendation,
+        "environment": environment(resolve_device(config.device)),
+        "smallest": config.smallest_count,
+    }
+
+    def as_html() -> str:
+        return render_sweep_report(sweep, grids={name: path.read_bytes() for name, path in grids.items()}, **common)
+
+    def as_md() -> str:
+        return render_sweep_markdown(
+            sweep, pictures=[_beside(folder, own) for own in pictures], grids=_beside(folder, grids), **common
+        )
+
+    forms = {"html": as_html, "md": as_md}
+    return [RunFolder(folder).write_report(forms[ending](), ending) for ending in REPORTS[config.report]]
+
+
+def _beside(folder: Path, paths: Mapping[str, Path]) -> dict[str, str]:
+    """The paths as a text in the folder names them."""
+    return {name: path.relative_to(folder).as_posix() for name, path in paths.items()}

@@ -44,6 +44,8 @@ def _every_reason(recommendation: Mapping[str, Any]) -> list[str]:
 
 def frontier_words(budgets: Sequence[Mapping[str, Any]], sweep: Mapping[str, Any], name: str | None) -> Verdict:
     """What a sweep shows where nobody asked for a recommendation: which budgets leak, and which cost utility."""
+    if not budgets:
+        return Verdict("", "No run has finished yet.", ())
     leaking, holding, unknown = [], [], []
     for budget in budgets:
         attack = riskiest(budget)

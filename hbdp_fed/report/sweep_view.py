@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hbdp_fed.audit.numbers import DASH, show_number
+from hbdp_fed.audit.numbers import DASH, show_count, show_number
 from hbdp_fed.audit.wording import METRICS, label, number, written
 from hbdp_fed.report.attack_view import attack_view
 from hbdp_fed.report.budgets import eps_of, eps_words, is_control, limits_of, rate_of, riskiest
 from hbdp_fed.report.rendering import spoken
-from hbdp_fed.report.suppression import SMALLEST_COUNT, TOO_FEW, Withheld, protect
+from hbdp_fed.report.suppression import SMALLEST_COUNT, TOO_FEW, Withheld, is_withheld, protect, protect_columns
 
+_RESTS_ON = ("test_records", "test_groups")
 _TELL_RECORDS = ("noise_multiplier", "eps_tight", "bound_worst_case", "bound_relaxed")
 
 
@@ -58,13 +59,11 @@ def _low(records: Any) -> int | None:
 def _joining(
     entries: Sequence[Mapping[str, Any]], hidden: Mapping[str, Withheld], smallest: int
 ) -> list[dict[str, Any]]:
-    own = protect([entry.get("records") for entry in entries], smallest=smallest)
-    tested = protect([entry.get("test_records") for entry in entries], smallest=smallest)
+    shown = protect_columns(entries, ("records", *_RESTS_ON), smallest=smallest)
     found = []
-    for entry, records, rests_on in zip(entries, own, tested, strict=True):
-        kept = hidden.get(entry["name"], records)
-        judged = {**entry, "records": kept}
-        if isinstance(kept, Withheld) or isinstance(rests_on, Withheld):
+    for entry in shown:
+        judged = {**entry, "records": hidden.get(entry["name"], entry["records"])}
+        if is_withheld(judged, ("records", *_RESTS_ON)):
             judged |= {key: TOO_FEW for key in ("federated", "alone", "pooled", "gain") if key in entry}
         found.append(judged)
     return found
@@ -180,6 +179,14 @@ def _span(ends: Sequence[float | str] | None) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def _counts(ends: Sequence[float] | None) -> str:
+    """``941 to 944``, or the one count that every seed dealt."""
+    if not ends:
+        return DASH
+    low, high = (show_count(round(end)) for end in ends)
+    return low if low == high else f"{low} to {high}"
+
+
 def _attacks(budgets: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Every attack at every budget."""
     for budget in budgets:
@@ -194,8 +201,9 @@ def _hospitals(budgets: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]
     for budget in budgets:
         for entry in budget.get("hospitals") or ():
             records = entry.get("records")
-            words = records if isinstance(records, Withheld) else _span(records)
-            yield {**entry, "eps": eps_words(budget["eps"]), "records": words}
+            words = records if isinstance(records, Withheld) else _counts(records)
+            figures = dict.fromkeys(_TELL_RECORDS)
+            yield {**figures, **entry, "eps": eps_words(budget["eps"]), "records": words}
 
 
 def _gains(budgets: Sequence[Mapping[str, Any]], name: str | None) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hbdp_fed.audit import wording
-from hbdp_fed.audit.report import show_duration
+from hbdp_fed.audit.numbers import show_duration
 from hbdp_fed.errors import SettingError
 from hbdp_fed.strict_json import dumps
 from simulations import checks
@@ -23,6 +23,7 @@ from simulations.compose import compose_run, typed, typed_as
 from simulations.interrupt import Interrupted
 from simulations.prepare import prepare
 from simulations.program import FAILED, OK, exit_code, make_console
+from simulations.reporting import write_sweep_reports
 from simulations.run_folder import chosen_folder, create, read_summary, time_stamp
 from simulations.schema import SweepConfig
 from simulations.sweep.axes import BUDGET, Asked, take_apart
@@ -217,8 +218,12 @@ def _write(
         for row in sheet.narrow.rows:
             table.add_row(*map(escape, row))
         console.print(table)
-    for path in draw_reconstructions(plain, folder):
+    drawn = list(draw_reconstructions(plain, folder))
+    for path in drawn:
         console.print(f"best reconstructions: {path}", soft_wrap=True)
+    shared = typed(compose_run(list(request.fixed)))
+    for report in write_sweep_reports(folder, plain, {path.stem: path for path in drawn}, shared):
+        console.print(f"report: {report}", soft_wrap=True)
     for failure in failures:
         console.print(f"failed: {failure['run']}: {failure['reason']}", soft_wrap=True, markup=False)
     console.print(f"tables: {folder / 'sweep.md'}, {folder / 'sweep.csv'}, {folder / 'sweep.json'}", soft_wrap=True)

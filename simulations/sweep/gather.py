@@ -200,6 +200,8 @@ def _joining(runs: Sequence[Done], metrics: Sequence[str]) -> list[dict[str, Any
             {
                 "name": name,
                 "records": round(float(np.mean(sizes))),
+                "test_records": _fewest(federated, "records"),
+                "test_groups": _fewest(federated, "groups"),
                 "federated": {metric: _spread([at.get(metric) for at in federated]) for metric in metrics},
                 "alone": {metric: _spread([at.get(metric) for at in alone]) for metric in metrics},
                 "pooled": {metric: _spread([at.get(metric) for at in pooled]) for metric in metrics} if pooled else {},
@@ -215,6 +217,12 @@ def _joining(runs: Sequence[Done], metrics: Sequence[str]) -> list[dict[str, Any
 def _at(summary: Summary, hospital: str) -> Mapping[str, Any]:
     """The figures on one hospital's own test records."""
     return next((entry for entry in summary["utility_per_hospital"] if entry["name"] == hospital), {})
+
+
+def _fewest(found: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    """On how few records or patients a figure rests, over the seeds; None where nobody counted."""
+    counts = [entry[name] for entry in found if entry.get(name) is not None]
+    return min(counts, default=None)
 
 
 def _held(summary: Summary, hospital: str) -> int:

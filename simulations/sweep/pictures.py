@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hbdp_fed.audit import Column, best_first, budget_figure, load_columns, save_figure
-from hbdp_fed.audit.report import show_percent
+from hbdp_fed.audit.numbers import show_percent
 from simulations.sweep.axes import written
 
 _SHOWN = 5

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hbdp_fed.audit import wording
-from hbdp_fed.audit.report import show_percent
+from hbdp_fed.audit.numbers import show_percent
 from simulations.sweep.axes import written
 
 Budget = Mapping[str, Any]

@@ -50,6 +50,11 @@ def test_grey_images_are_as_stored_and_keep_their_order(tmp_path: Path) -> None:
         assert records.masks is None
         assert records.groups is None
     assert dataset.skipped == ()
+    assert dataset.preparation is not None
+    assert dataset.preparation.kind == "array"
+    assert dataset.licence == "CC BY 4.0"
+    # The one set that its authors publish under other terms.
+    assert [name for name, one in MEDMNIST_SETS.items() if one.licence != "CC BY 4.0"] == ["dermamnist"]
 
 
 def test_rgb_images_have_their_channels_first(tmp_path: Path) -> None:

@@ -163,6 +163,11 @@ def test_ct_is_windowed_and_turned_so_that_axes_run_right_anterior_and_superior(
     dataset = load(tmp_path, window=(-100, 300))
     assert dataset.class_names == ("background", "liver", "cancer")
     assert dataset.spacing == (0.8, 0.8, 2.5)
+    assert dataset.preparation is not None
+    assert dataset.preparation.details == {
+        "orientation": "RAS", "spacing": None, "intensity": {"kind": "window", "low": -100, "high": 300},
+        "fit": "crop", "size": list(SHAPE),
+    }  # fmt: skip
     found = by_name(dataset)
     assert set(found) == {f"liver_{number}" for number in range(COUNT)}
     for number in range(COUNT):
@@ -272,7 +277,10 @@ def test_other_modalities_are_scaled_by_their_own_percentiles_channel_by_channel
         return drawn
 
     write_task(tmp_path, two, affine=RAS, modality={"0": "T2", "1": "ADC"})
-    found = by_name(load(tmp_path))
+    dataset = load(tmp_path)
+    assert dataset.preparation is not None
+    assert dataset.preparation.details["intensity"] == {"kind": "percentiles", "low": 0.5, "high": 99.5}
+    found = by_name(dataset)
     for number in range(COUNT):
         image, _ = found[f"liver_{number}"]
         assert image.shape == (2, *SHAPE)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hbdp_fed.data import photographs
 from hbdp_fed.data.bad_records import BadRecords
-from hbdp_fed.data.photographs import read_photographs
+from hbdp_fed.data.photographs import photograph_preparation, read_photographs
 from hbdp_fed.errors import DataFileError
 
 SIZE = 16
@@ -31,6 +31,16 @@ def write(path: Path, mode: str = "RGB", seed: int = 0, side: int = 48) -> Path:
 def read(*paths: Path, mode: str = "L", policy: str = "error", nearest: bool = False) -> NDArray[np.uint8]:
     images, _ = read_photographs(paths, mode=mode, image_size=SIZE, bad=BadRecords(policy), nearest=nearest)
     return images.numpy()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_whoever_follows_the_preparation_gets_the_same_pixels(mode: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    told = photograph_preparation(mode, SIZE).details
+    method = getattr(Image.Resampling, told["resampling"].upper())
+    with Image.open(path) as stored:
+        pixels = np.asarray(stored.convert(told["mode"]).resize(tuple(reversed(told["size"])), method))
+    np.testing.assert_array_equal(read(path, mode=mode)[0], np.atleast_3d(pixels).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])

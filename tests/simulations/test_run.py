@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hbdp_fed.adversary import load_observation, load_reconstruction
-from hbdp_fed.models import MODELS, weights_sha256
+from hbdp_fed.models import MODELS, build_model, load_weights, weights_sha256
 from hbdp_fed.privacy import relaxed_coherent, worst_case
+from hbdp_fed.report import read_card
+from hbdp_fed.types import ModelSpec
 from simulations.run import main
 
 SMALL = [
@@ -71,6 +73,17 @@ def test_a_run_leaves_everything_that_other_programs_and_people_read(
     assert spent == sorted(spent)
     assert spent[-1] == pytest.approx(summary["privacy"]["hospitals"][1]["eps_rdp"])
     assert "hospital-02" in (folder / "report.html").read_text()
+    assert not (folder / "report.md").exists()
+    card = read_card(folder)
+    model = build_model(ModelSpec(**card["architecture"]))
+    load_weights(model, released)
+    assert model(torch.zeros(2, *card["input"]["shape"])).shape == (2, len(card["class_names"]))
+    assert card["model_sha256"] == summary["model_sha256"]
+    assert card["point"] == summary["utility"]["point"]
+    assert card["input"]["preparation"]["kind"] == "drawn"
+    # Where this machine keeps its files is in no file that is shared.
+    assert str(folder) not in (folder / "card.json").read_text()
+    assert str(folder) not in (folder / "report.html").read_text()
     assert (folder / "reconstructions" / "imprint_gradient.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "predictions.npz").exists()
     assert OmegaConf.load(folder / "config.yaml").clients == 3
@@ -78,6 +91,27 @@ def test_a_run_leaves_everything_that_other_programs_and_people_read(
     shown = capsys.readouterr().out
     for word in ("hospital-03", "sigma", "risk, worst case", "risk, relaxed", "risk, realistic", "AUROC", str(folder)):
         assert word in shown
+
+
+def test_the_report_is_written_as_asked_and_small_counts_are_in_none_of_it(tmp_path: Path) -> None:
+    skewed = ["partition.scheme=dirichlet", "partition.alpha=0.1", "adversary.attack=none", "evaluation.bootstrap=0"]
+    summary = run(tmp_path / "r", *skewed, "report=md")
+    sizes = {hospital["name"]: hospital["num_records"] for hospital in summary["privacy"]["hospitals"]}
+    small = [name for name, count in sizes.items() if count < 10]
+    assert small, sizes
+    text = (tmp_path / "r/report.md").read_text()
+    assert not (tmp_path / "r/report.html").exists()
+    for name in small:
+        assert f"| {name} | fewer than 10 | not shown |" in text or f"| {name} | not shown | not shown |" in text
+        assert f"| {name} | {sizes[name]} |" not in text
+    assert "![Training records of each hospital by class](figures/partition.png)" in text
+    assert (tmp_path / "r/figures/partition.png").exists()
+    known = {entry["name"]: entry["num_records"] for entry in read_card(tmp_path / "r")["budget"]["hospitals"]}
+    assert [known[name] for name in small] == [None] * len(small)
+    run(tmp_path / "all", *skewed, "report=both", "smallest_count=1")
+    shown = (tmp_path / "all/report.md").read_text()
+    assert all(f"| {name} | {sizes[name]} |" in shown for name in small)
+    assert (tmp_path / "all/report.html").exists()
 
 
 def test_what_was_observed_is_what_was_averaged(tmp_path: Path) -> None:
@@ -268,6 +302,8 @@ def test_without_noise_there_is_no_ratio_to_report(tmp_path: Path) -> None:
         (["eps=abc"], "eps: Value 'abc' of type 'str' is not a number"),
         (["eps=0.01"], "never falls below"),
         (["clients=0"], "clients: must be at least 1, got 0"),
+        (["report=pdf"], "report: 'pdf' is not known; choose one of: both, html, md"),
+        (["smallest_count=0"], "smallest_count: must be at least 1, got 0"),
         (["clients=91"], "clients:"),
         (["data=nosuch"], "data: 'nosuch' is not known; choose one of: breastmnist, chest_xray, ham10000, medmnist,"),
         (["delta=0.5"], "delta: 0.5 must be below 1/records"),

@@ -134,6 +134,9 @@ def test_tables_and_pictures_are_there(folder: Path, found: dict[str, Any]) -> N
     assert "| 8 |" in page
     assert "candidate matching" in page
     assert (folder / "figures" / "imprint_gradient.png").stat().st_size > 1000
+    report = (folder / "report.html").read_text()
+    assert "Utility and risk at each budget" in report
+    assert report.count("data:image/png;base64,") == 3
     with (folder / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     (value,) = (row["value"] for row in rows if (row["eps"], row["figure"]) == ("8.0", "utility.auroc.mean"))
