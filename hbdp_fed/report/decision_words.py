@@ -69,7 +69,7 @@ def frontier_words(budgets: Sequence[Mapping[str, Any]], sweep: Mapping[str, Any
             "records that it attacked."
         )
     if holding:
-        lines.append(f"No realistic attack did better than chance at epsilon {_list(holding)}.")
+        lines.append(f"No realistic attack was shown to do better than chance at epsilon {_list(holding)}.")
     if unknown:
         lines.append(f"Nothing was attacked at epsilon {_list(unknown)}.")
     if costly:

@@ -67,7 +67,7 @@ def _headline(attacks: Sequence[Mapping[str, Any]], eps: str) -> tuple[str, str]
         return "", "No realistic attack was run: whether images can be rebuilt was not measured."
     if any(attack["leaks"] for attack in attacks):
         return "bad", f"At epsilon {eps}, a server that may change the model rebuilds images of patients."
-    return "good", f"At epsilon {eps}, no realistic attack that was run rebuilt more images than chance would."
+    return "good", f"At epsilon {eps}, no realistic attack was shown to rebuild more images than chance would."
 
 
 def _worth(summary: Mapping[str, Any], view: Mapping[str, Any]) -> str:

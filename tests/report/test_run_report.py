@@ -249,6 +249,18 @@ def test_a_rate_within_reach_of_chance_is_not_called_a_leak(interval: list[float
     assert f'class="card {colour}"' in page
 
 
+def test_the_page_says_first_in_plain_words_what_came_of_it() -> None:
+    told = words(section(shown(attacked()), "In plain words"))
+    assert "At epsilon inf, a server that may change the model rebuilds images of patients." in told
+    assert "of 40 records that were attacked, 52.5% were rebuilt by imprint (95% interval 37.0% to 67.0%)" in told
+    assert "it succeeds with a record with a probability of at most 25.0%." in told
+    held = shown(summary(success_rate_ci95=[0.01, 0.1], control_success_rate=0.03))
+    assert "no realistic attack was shown to rebuild more images than chance would" in words(held)
+    plain = summary()
+    plain["risk"]["realistic"]["attacks"] = []
+    assert "No realistic attack was run" in words(section(shown(plain), "In plain words"))
+
+
 def test_every_attack_has_its_row_with_all_that_was_measured_and_all_that_theory_says() -> None:
     page = shown(attacked())
     worst = named(section(page, "Worst case"))
