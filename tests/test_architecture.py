@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audit": EVERYTHING - {"federation", "planning"},
     "planning": EVERYTHING - {"federation", "audit"},
     # What people read of the audit's figures and of plans. Nothing of the library reads it.
-    "report": BOTTOM | {"audit", "adversary", "dpsgd", "planning"},
+    "report": BOTTOM | {"audit", "adversary", "dpsgd"},
     # Outside the library: the programs and the settings.
     "simulations": EVERYTHING | {"configs", "report"},
     "scripts": EVERYTHING | {"configs", "report", "simulations"},
