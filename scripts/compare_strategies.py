@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from budget_table import finished
-from compare_runs import signed
 
 from hbdp_fed.audit import wording
 from hbdp_fed.strict_json import dumps
@@ -89,7 +88,7 @@ def differences(strategy: Strategy, baseline: Strategy, name: str) -> list[float
 def paired(name: str, found: Sequence[float]) -> str:
     """``+0.012 ± 0.004``: mean and standard deviation of differences."""
     mean, *deviation = wording.over_runs(name, found).split(" ± ")
-    return " ± ".join([signed(name, float(np.mean(found))) if mean != "-" else mean, *deviation])
+    return " ± ".join([wording.signed(name, float(np.mean(found))) if mean != "-" else mean, *deviation])
 
 
 def table(compared: Sequence[Strategy], metrics: Sequence[str]) -> Iterator[str]:

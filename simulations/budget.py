@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
@@ -17,6 +15,7 @@ from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.privacy import ACCOUNTANTS
 from simulations.budget_table import COLUMNS, LARGEST_FLOAT32, BudgetRow, as_csv, as_json, budget_row, show_rows
 from simulations.compose import compose_run, typed_as
+from simulations.output import check_format, chosen_format, output_file
 from simulations.program import OK, error_console, exit_code, make_console
 from simulations.schema import BudgetConfig
 
@@ -106,8 +105,8 @@ def _indented(text: str) -> str:
 
 def _budget(config: BudgetConfig, errors: Console) -> int:
     check(config)
-    target = _target(config.output)
-    form = config.format or (BY_SUFFIX.get(target.suffix.lower(), TABLE) if target else TABLE)
+    target = output_file(config.output)
+    form = chosen_format(config.format, target, by_suffix=BY_SUFFIX, otherwise=TABLE)
     # On the error stream: the standard output holds the table and nothing else.
     budgets = track(config.budgets, "computing", console=errors, transient=True, disable=not errors.is_terminal)
     rows = [budget_row(config, eps) for eps in budgets]
@@ -158,8 +157,7 @@ def check(config: BudgetConfig) -> None:
         value = getattr(config, key)
         if not 0 < value <= LARGEST_FLOAT32:
             raise SettingError(key, f"must be positive and at most {LARGEST_FLOAT32:.3g}, got {value:g}")
-    if config.format is not None and config.format not in FORMATS:
-        raise unknown_choice("format", config.format, FORMATS)
+    check_format(config.format, FORMATS)
 
 
 def _check_budgets(budgets: Sequence[object]) -> None:
@@ -168,20 +166,6 @@ def _check_budgets(budgets: Sequence[object]) -> None:
     for eps in budgets:
         if not isinstance(eps, float) or not (0 < eps <= LARGEST_BUDGET or eps == math.inf):
             raise SettingError("budgets", f"must be positive numbers up to {LARGEST_BUDGET:g}, or inf, got {eps}")
-
-
-def _target(output: str | None) -> Path | None:
-    """The file to write, checked to be possible; None is the screen."""
-    if output is None:
-        return None
-    path = Path(output).expanduser().resolve()
-    if path.is_dir():
-        raise SettingError("output", f"{path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise SettingError("output", f"the folder {path.parent} does not exist")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise SettingError("output", f"{path} cannot be written")
-    return path
 
 
 def _whole(key: str, value: int, least: int, most: int) -> None:

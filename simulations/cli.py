@@ -32,6 +32,12 @@ def _attack(arguments: Sequence[str]) -> int:
     return attack(arguments)
 
 
+def _compare(arguments: Sequence[str]) -> int:
+    from simulations.compare import main as compare
+
+    return compare(arguments)
+
+
 def _ledger(arguments: Sequence[str]) -> int:
     from simulations.ledger import main as ledger
 
@@ -50,6 +56,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "attack": ("attack what an old run recorded, without training", _attack),
     "budget": ("what each budget costs and what it prevents, before any training", _budget),
     "runs": ("which runs there are, how far they came and what came of them", _runs),
+    "compare": ("two runs or sweeps side by side: what was set differently and what came of it", _compare),
     "ledger": ("whether an old run's privacy ledger is what the run wrote", _ledger),
 }
 """Subcommands with a line of help each."""

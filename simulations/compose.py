@@ -50,6 +50,7 @@ _ROOTS: Mapping[str, _Root] = {
     "budget": _Root(schema.BudgetConfig, "budgets=[1,1e12]"),
     "attack": _Root(schema.AttackConfig, "attack=imprint"),
     "sweep": _Root(schema.SweepConfig, "eps=[1,1e12]"),
+    "compare": _Root(schema.CompareConfig, "format=md"),
 }
 """The programs by the name of their configuration file."""
 

@@ -352,6 +352,16 @@ class BudgetConfig:
     output: str | None = None
 
 
+@dataclass
+class CompareConfig:
+    """Everything ``python -m simulations.compare`` takes beside the two sides."""
+
+    format: str | None = None
+    output: str | None = None
+    replicates: int = 2000
+    seed: int = 0
+
+
 def register() -> None:
     """Make the types known to Hydra under the names that the YAML files use."""
     store = ConfigStore.instance()
@@ -359,6 +369,7 @@ def register() -> None:
     store.store(name="budget_schema", node=BudgetConfig)
     store.store(name="attack_schema", node=AttackConfig)
     store.store(name="sweep_schema", node=SweepConfig)
+    store.store(name="compare_schema", node=CompareConfig)
     store.store(group="data", name="phantom_schema", node=PhantomConfig)
     store.store(group="data", name="medmnist_schema", node=MedMnistConfig)
     store.store(group="data", name="any_medmnist_schema", node=AnyMedMnistConfig)

@@ -108,6 +108,12 @@ def written(name: str, value: float | str | None, *, missing: str = "-") -> str:
     return f"{figure:.2f}" if abs(figure) < 10 else f"{figure:.1f}"
 
 
+def signed(name: str, value: float | str | None) -> str:
+    """A difference of the metric ``name``, with its sign."""
+    text = written(name, value)
+    return f"+{text}" if value is not None and number(value) > 0 else text
+
+
 def over_runs(name: str, values: Sequence[float | str | None]) -> str:
     """``0.867 ± 0.008``: mean and standard deviation of a figure over runs; ``-`` where some run does not have it."""
     figures = np.array([number(value) for value in values])
