@@ -38,6 +38,12 @@ def _compare(arguments: Sequence[str]) -> int:
     return compare(arguments)
 
 
+def _predict(arguments: Sequence[str]) -> int:
+    from simulations.predict import main as predict
+
+    return predict(arguments)
+
+
 def _ledger(arguments: Sequence[str]) -> int:
     from simulations.ledger import main as ledger
 
@@ -56,6 +62,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "attack": ("attack what an old run recorded, without training", _attack),
     "budget": ("what each budget costs and what it prevents, before any training", _budget),
     "runs": ("which runs there are, how far they came and what came of them", _runs),
+    "predict": ("what a run's released model says of images that you have", _predict),
     "compare": ("two runs or sweeps side by side: what was set differently and what came of it", _compare),
     "ledger": ("whether an old run's privacy ledger is what the run wrote", _ledger),
 }

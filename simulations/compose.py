@@ -51,6 +51,7 @@ _ROOTS: Mapping[str, _Root] = {
     "attack": _Root(schema.AttackConfig, "attack=imprint"),
     "sweep": _Root(schema.SweepConfig, "eps=[1,1e12]"),
     "compare": _Root(schema.CompareConfig, "format=md"),
+    "predict": _Root(schema.PredictConfig, "format=csv"),
 }
 """The programs by the name of their configuration file."""
 

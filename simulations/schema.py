@@ -362,6 +362,17 @@ class CompareConfig:
     seed: int = 0
 
 
+@dataclass
+class PredictConfig:
+    """Everything ``python -m simulations.predict`` takes beside the model and the images."""
+
+    format: str | None = None
+    output: str | None = None
+    masks: str | None = None
+    on_bad_record: str = "error"
+    device: str = "auto"
+
+
 def register() -> None:
     """Make the types known to Hydra under the names that the YAML files use."""
     store = ConfigStore.instance()
@@ -370,6 +381,7 @@ def register() -> None:
     store.store(name="attack_schema", node=AttackConfig)
     store.store(name="sweep_schema", node=SweepConfig)
     store.store(name="compare_schema", node=CompareConfig)
+    store.store(name="predict_schema", node=PredictConfig)
     store.store(group="data", name="phantom_schema", node=PhantomConfig)
     store.store(group="data", name="medmnist_schema", node=MedMnistConfig)
     store.store(group="data", name="any_medmnist_schema", node=AnyMedMnistConfig)

@@ -41,11 +41,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "federation": BOTTOM | {"privacy", "models", "data", "dpsgd", "training"},
     "audit": EVERYTHING - {"federation", "planning"},
     "planning": EVERYTHING - {"federation", "audit"},
+    # Asks a released model about new images.
+    "inference": BOTTOM | {"models", "data", "training"},
     # What people read of the audit's figures and of plans. Nothing of the library reads it.
     "report": BOTTOM | {"audit", "adversary", "dpsgd"},
     # Outside the library: the programs and the settings.
-    "simulations": EVERYTHING | {"configs", "report"},
-    "scripts": EVERYTHING | {"configs", "report", "simulations"},
+    "simulations": EVERYTHING | {"configs", "inference", "report"},
+    "scripts": EVERYTHING | {"configs", "inference", "report", "simulations"},
     "configs": set(),
     # hbdp_fed/__init__.py, which runs before everything else.
     LIBRARY: set(),

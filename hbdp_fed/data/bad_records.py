@@ -13,8 +13,6 @@ _LOGGER = logging.getLogger(__name__)
 POLICIES = ("error", "skip")
 """``error`` ends the run before anything is trained; ``skip`` leaves the record out, counts it and says so."""
 
-_ADVICE = "repair it, or leave such records out with data.on_bad_record=skip"
-
 
 @dataclass
 class BadRecords:
@@ -22,6 +20,7 @@ class BadRecords:
 
     Attributes:
         policy: One of :data:`POLICIES`.
+        key: The setting that says so, for messages.
         skipped: A line for each record that was left out, in the order in which they were met.
 
     Raises:
@@ -29,11 +28,12 @@ class BadRecords:
     """
 
     policy: str
+    key: str = "data.on_bad_record"
     skipped: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
-            raise unknown_choice("data.on_bad_record", self.policy, POLICIES)
+            raise unknown_choice(self.key, self.policy, POLICIES)
 
     def refuse(self, path: Path, problem: str) -> None:
         """Leave a record out.
@@ -46,7 +46,7 @@ class BadRecords:
             DataFileError: under ``error``.
         """
         if self.policy == "error":
-            raise DataFileError(path, f"{problem}; {_ADVICE}")
+            raise DataFileError(path, f"{problem}; repair it, or leave such records out with {self.key}=skip")
         _LOGGER.info("skipped %s: %s", path, problem)
         self.skipped.append(f"{path}: {problem}")
 

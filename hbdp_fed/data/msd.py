@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from hbdp_fed.data.bad_records import BadRecords, reason
 from hbdp_fed.data.checks import check_integer, check_number
 from hbdp_fed.data.contract import ImageDataset, Preparation, Records
 from hbdp_fed.data.splits import SplitSettings, split_by_group
+from hbdp_fed.data.volumes import Prepare, StoredVolume, read_nifti, volume_pipeline
 from hbdp_fed.errors import DataFileError, SettingError, unknown_choice
 
 PERCENTILES = (0.5, 99.5)
@@ -35,15 +34,6 @@ FITS = ("crop", "scale")
 
 _LIST = "dataset.json"
 _SUFFIXES = (".nii.gz", ".nii")
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,  # voxels that are no numbers, but colours
-    RuntimeError,
-    MemoryError,  # a broken header promises any number of voxels
-    zlib.error,
-)
 
 _READERS = 4
 """Volumes in preparation at once: a large CT takes gigabytes while it is, however many processors there are."""
@@ -135,7 +125,8 @@ def load_msd(
     # By the list alone: which files can be read moves no volume to another split.
     split = split_by_group(everyone, torch.zeros_like(everyone), settings)
     whole = list(_complete_pairs(layout, bad))
-    prepare = _pipeline(layout, image_size=image_size, fit=fit, spacing=spacing, window=window)
+    preparation = _preparation(layout, image_size=image_size, fit=fit, spacing=spacing, window=window)
+    prepare = volume_pipeline(preparation.details, label=True)
     volumes: list[_Volume] = []
     kept = []
     with ThreadPoolExecutor(max_workers=min(_READERS, os.cpu_count() or 1)) as pool:
@@ -170,7 +161,7 @@ def load_msd(
         skipped=tuple(bad.skipped),
         # Scaled volumes differ in their voxels' size: there, distances are counted in voxels.
         spacing=sizes.pop() if len(sizes) == 1 else None,
-        preparation=_preparation(layout, image_size=image_size, fit=fit, spacing=spacing, window=window),
+        preparation=preparation,
         licence="CC BY-SA 4.0",
     )
 
@@ -183,7 +174,7 @@ def _preparation(
     spacing: Sequence[float] | None,
     window: Sequence[float],
 ) -> Preparation:
-    """What :func:`_pipeline` does to an image."""
+    """What becomes of an image (see :func:`hbdp_fed.data.volumes.volume_pipeline`)."""
     low, high = window if layout.is_ct else PERCENTILES
     unit = "Hounsfield units" if layout.is_ct else "percentiles of each channel by itself"
     resampled = "" if spacing is None else f"resampled to voxels of {' x '.join(f'{size:g}' for size in spacing)} mm, "
@@ -279,70 +270,24 @@ def _complete_pairs(layout: _Layout, bad: BadRecords) -> Iterator[int]:
             bad.refuse(path, "is a label without volume: it is not listed by dataset.json")
 
 
-_Prepare = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-
-
-def _pipeline(
-    layout: _Layout,
-    *,
-    image_size: Sequence[int],
-    fit: str,
-    spacing: Sequence[float] | None,
-    window: Sequence[float],
-) -> _Prepare:
-    """MONAI's transforms of an image and its label, from the grid they are stored on to the common one."""
-    from monai import transforms as mt  # here, because it takes seconds to import
-
-    both = ("image", "label")
-    intensity = (
-        [mt.ScaleIntensityRanged("image", a_min=window[0], a_max=window[1], b_min=0.0, b_max=1.0, clip=True)]
-        if layout.is_ct
-        else [
-            mt.ScaleIntensityRangePercentilesd(
-                "image", lower=PERCENTILES[0], upper=PERCENTILES[1], b_min=0.0, b_max=1.0, clip=True, channel_wise=True
-            ),
-            # MONAI does not clip where the two percentiles are the same.
-            mt.Lambdad("image", func=lambda image: image.clamp(0.0, 1.0)),
-        ]
-    )
-    fitting: Mapping[str, Callable[[], Any]] = {
-        "crop": lambda: mt.ResizeWithPadOrCropd(both, spatial_size=tuple(image_size)),
-        # Plain "nearest" takes the first voxel of each block, which shifts labels by half a block against the image.
-        "scale": lambda: mt.Resized(both, spatial_size=tuple(image_size), mode=("area", "nearest-exact")),
-    }
-    composed: _Prepare = mt.Compose(
-        [
-            mt.Orientationd(both, axcodes="RAS", labels=None),
-            *([mt.Spacingd(both, pixdim=tuple(spacing), mode=("bilinear", "nearest"))] if spacing is not None else []),
-            *intensity,
-            fitting[fit](),
-        ]
-    )
-    return composed
-
-
-def _read(pair: tuple[Path, Path], layout: _Layout, prepare: _Prepare) -> _Volume | tuple[Path, str]:
+def _read(pair: tuple[Path, Path], layout: _Layout, prepare: Prepare) -> _Volume | tuple[Path, str]:
     """One record, or the file that is to blame and what is wrong with it."""
     from monai.data.meta_tensor import MetaTensor
 
-    stored = []
-    for path in pair:
-        content = _stored(path)
-        if isinstance(content, str):
-            return path, content
-        stored.append(content)
-    (image, affine), (label, label_affine) = stored
-    if blame := _contradiction(pair, image, label, layout) or _other_grid(pair, affine, label_affine):
+    image, label = (read_nifti(path) for path in pair)
+    if isinstance(image, str):
+        return pair[0], image
+    if isinstance(label, str):
+        return pair[1], label
+    if blame := _contradiction(pair, image, label, layout) or _other_grid(pair, image.affine, label.affine):
         return blame
-    # The last axis of four is the modality.
-    channels_first = np.moveaxis(image, -1, 0) if image.ndim == 4 else image[None]
     try:
+        # The label is where the image is, though its own matrix may differ in a last digit.
+        affine = torch.from_numpy(image.affine)
         ready = prepare(
             {
-                "image": MetaTensor(
-                    torch.from_numpy(np.ascontiguousarray(channels_first)), affine=torch.from_numpy(affine)
-                ),
-                "label": MetaTensor(torch.from_numpy(label[None]), affine=torch.from_numpy(affine)),
+                "image": MetaTensor(image.channels_first, affine=affine),
+                "label": MetaTensor(torch.from_numpy(label.voxels[None]), affine=affine),
             }
         )
     except (ValueError, RuntimeError) as error:
@@ -354,28 +299,15 @@ def _read(pair: tuple[Path, Path], layout: _Layout, prepare: _Prepare) -> _Volum
     )
 
 
-def _stored(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]] | str:
-    """A NIfTI file's voxels and affine matrix, or what is wrong with the file."""
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        file = nibabel.load(path)
-        return np.asanyarray(file.dataobj, dtype=np.float32), np.asarray(file.affine)  # type: ignore[attr-defined]
-    except (*_UNREADABLE, ImageFileError, HeaderDataError) as error:
-        return f"cannot be read ({reason(error)})"
-
-
 def _contradiction(
-    pair: tuple[Path, Path], image: NDArray[np.float32], label: NDArray[np.float32], layout: _Layout
+    pair: tuple[Path, Path], stored: StoredVolume, stored_label: StoredVolume, layout: _Layout
 ) -> tuple[Path, str] | None:
     """The file to blame if image and label do not make one record of the task, and why; None if they do."""
+    image, label = stored.voxels, stored_label.voxels
     if label.ndim != 3 or image.shape[:3] != label.shape or image.ndim > 4:
         return pair[1], f"has {label.shape} voxels, but its image {pair[0].name} has {image.shape}"
-    channels = image.shape[3] if image.ndim == 4 else 1
-    if channels != layout.channels:
-        return pair[0], f"has {channels} modalities, but dataset.json names {layout.channels}"
+    if stored.modalities != layout.channels:
+        return pair[0], f"has {stored.modalities} modalities, but dataset.json names {layout.channels}"
     wrong = label[(label != np.round(label)) | (label < 0) | (label >= len(layout.class_names))]
     if wrong.size:
         return pair[1], f"holds the label {wrong[0]:g}, but the classes are 0 to {len(layout.class_names) - 1}"

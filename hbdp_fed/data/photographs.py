@@ -23,7 +23,7 @@ CHANNELS = {"L": 1, "RGB": 3}
 _CHUNK = 1024
 """Files in flight at once: an error stops the reading at the next chunk, and read pixels do not pile up."""
 
-_UNREADABLE = (
+UNREADABLE = (
     OSError,  # no access, cut off, or of no known format
     ValueError,
     SyntaxError,  # Pillow's word for a broken PNG
@@ -49,6 +49,35 @@ def photograph_preparation(mode: str, image_size: int) -> Preparation:
     )
 
 
+def read_photograph(path: Path, *, mode: str, size: tuple[int, int], nearest: bool = False) -> Tensor | str:
+    """One image, scaled to a common size whatever its sides were, or what is wrong with its file.
+
+    Args:
+        path: The file.
+        mode: ``L`` or ``RGB``; what is stored in another mode is converted.
+        size: Height and width in pixels.
+        nearest: Take each pixel from one pixel instead of averaging.
+
+    Returns:
+        uint8 (C, *size).
+    """
+    height, width = size
+    method = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    try:
+        with Image.open(path) as picture:
+            if picture.mode.startswith(("I", "F")):
+                # Pillow would clip them to 255 without a word.
+                return "has more than 8 bits a pixel"
+            # A JPEG is decoded at a fraction of its size where that is still sharper than wanted.
+            picture.draft(mode, (2 * width, 2 * height))
+            pixels = picture.convert(mode).resize((width, height), method)
+    except FileNotFoundError:
+        return "there is no such file"
+    except UNREADABLE as error:
+        return f"cannot be read ({reason(error)})"
+    return torch.from_numpy(np.array(pixels)).reshape(height, width, CHANNELS[mode]).permute(2, 0, 1)
+
+
 def read_photographs(
     paths: Sequence[Path], *, mode: str, image_size: int, bad: BadRecords, nearest: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -67,22 +96,9 @@ def read_photographs(
     Raises:
         DataFileError: if a file is missing, cut off or broken, or has more than 8 bits a channel, under ``error``.
     """
-    method = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
 
     def read(path: Path) -> Tensor | str:
-        try:
-            with Image.open(path) as picture:
-                if picture.mode.startswith(("I", "F")):
-                    # Pillow would clip them to 255 without a word.
-                    return "has more than 8 bits a pixel"
-                # A JPEG is decoded at a fraction of its size where that is still sharper than wanted.
-                picture.draft(mode, (2 * image_size, 2 * image_size))
-                pixels = picture.convert(mode).resize((image_size, image_size), method)
-        except FileNotFoundError:
-            return "there is no such file"
-        except _UNREADABLE as error:
-            return f"cannot be read ({reason(error)})"
-        return torch.from_numpy(np.array(pixels)).reshape(image_size, image_size, CHANNELS[mode]).permute(2, 0, 1)
+        return read_photograph(path, mode=mode, size=(image_size, image_size), nearest=nearest)
 
     images = torch.empty((len(paths), CHANNELS[mode], image_size, image_size), dtype=torch.uint8)
     kept: list[int] = []

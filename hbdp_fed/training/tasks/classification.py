@@ -45,6 +45,24 @@ def _each_class(logits: Tensor) -> Tensor:
     return torch.softmax(logits, dim=1)
 
 
+def _call(scores: NDArray[Any], threshold: NDArray[np.float64]) -> IntArray:
+    """1 for a finding that is called: from the threshold on."""
+    return (scores >= threshold).astype(np.int64)
+
+
+def _decide_binary(scores: NDArray[Any], point: Point) -> IntArray:
+    return _call(scores, np.asarray(point["threshold"], dtype=np.float64))
+
+
+def _decide_multiclass(scores: NDArray[Any], point: Point) -> IntArray:
+    likeliest: IntArray = scores.argmax(axis=1)
+    return likeliest
+
+
+def _decide_multilabel(scores: NDArray[Any], point: Point) -> IntArray:
+    return _call(scores, np.asarray(point["thresholds"], dtype=np.float64))
+
+
 def _judge_by(probabilities: Callable[[Tensor], Tensor]) -> Judge:
     """A judge that keeps the labels and ``probabilities`` of the logits, which are given as float64 (b, K)."""
 
@@ -76,9 +94,8 @@ def _of_finding(
     labels: IntArray, scores: FloatArray, threshold: FloatArray, weights: FloatArray
 ) -> dict[str, FloatArray]:
     """The figures of one finding that is called from ``threshold`` on, a single number; calibration aside."""
-    decisions = (scores >= threshold).astype(np.int64)
     return {
-        **_of_decisions(tally(labels, decisions, 2, weights)),
+        **_of_decisions(tally(labels, _call(scores, threshold), 2, weights)),
         "auroc": auroc(labels == 1, scores, weights),
     }
 
@@ -106,7 +123,7 @@ def _multiclass_statistics(evidence: Evidence, point: Point, weights: FloatArray
     """The likeliest class is decided for; AUROC is each class against the rest, averaged; ECE is of the decisions."""
     labels, scores = evidence["labels"], evidence["scores"]
     classes = scores.shape[1]
-    decisions = scores.argmax(axis=1)
+    decisions = _decide_multiclass(scores, point)
     against_rest = [auroc(labels == k, scores[:, k], weights) for k in range(classes)]
     return _in_order(
         {
@@ -139,6 +156,8 @@ BINARY = Task(
     metrics=_METRICS,
     selection=_SELECTION,
     default_loss="cross_entropy",
+    answer=_class_one,
+    decide=_decide_binary,
     judge=_judge_by(_class_one),
     choose_point=_binary_point,
     statistics=_binary_statistics,
@@ -149,6 +168,8 @@ MULTICLASS = Task(
     metrics=_METRICS,
     selection=_SELECTION,
     default_loss="cross_entropy",
+    answer=_each_class,
+    decide=_decide_multiclass,
     judge=_judge_by(_each_class),
     choose_point=nothing_to_choose,
     statistics=_multiclass_statistics,
@@ -159,6 +180,8 @@ MULTILABEL = Task(
     metrics=_METRICS,
     selection=_SELECTION,
     default_loss="binary_cross_entropy",
+    answer=torch.sigmoid,
+    decide=_decide_multilabel,
     judge=_judge_by(torch.sigmoid),
     choose_point=_multilabel_point,
     statistics=_multilabel_statistics,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from hbdp_fed.data.contract import Records
 from hbdp_fed.training.metrics import FloatArray
@@ -69,6 +69,11 @@ class Task:
         selection: The figures by which validation chooses the round: the first decides, the next ones break ties. More
             is better in each.
         default_loss: The name of the loss that is trained on unless another is asked for.
+        answer: What a model says of each image, from its logits, float64 (b, K) or (b, K, *spatial): probabilities in
+            [0, 1], or classes where there is one for each pixel.
+        decide: What that comes to at an operating point: an answer of N images to decisions, int64. ``binary`` and
+            ``multiclass``: (N,), a class each; ``multilabel``: (N, K), 1 for a finding that is called;
+            ``segmentation``: (N, *spatial).
         judge: From a model and records to evidence.
         choose_point: From validation's evidence to the operating point.
         statistics: From evidence and point to figures.
@@ -78,6 +83,8 @@ class Task:
     metrics: tuple[str, ...]
     selection: tuple[str, ...]
     default_loss: str
+    answer: Callable[[Tensor], Tensor]
+    decide: Callable[[NDArray[Any], Point], NDArray[np.int64]]
     judge: Judge
     choose_point: Callable[[Evidence], Point]
     statistics: Statistics

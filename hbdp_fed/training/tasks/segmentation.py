@@ -82,11 +82,20 @@ def _hd95(decided: Tensor, truth: Tensor, classes: int, spacing: Sequence[float]
     return distances
 
 
+def _likeliest(logits: Tensor) -> Tensor:
+    """The class of each pixel or voxel, int64 (b, *spatial)."""
+    return logits.argmax(dim=1)
+
+
+def _as_answered(classes: NDArray[Any], point: Point) -> NDArray[np.int64]:
+    return classes
+
+
 def _digest(
     logits: Tensor, labels: Tensor, *, spacing: Sequence[float] | None, thorough: bool
 ) -> dict[str, NDArray[Any]]:
     classes = logits.shape[1]
-    decided, truth = logits.argmax(dim=1).cpu(), labels.cpu()
+    decided, truth = _likeliest(logits).cpu(), labels.cpu()
     found = {"dice": _dice(decided, truth, classes)}
     return {**found, "hd95": _hd95(decided, truth, classes, spacing)} if thorough else found
 
@@ -121,6 +130,8 @@ SEGMENTATION = Task(
     metrics=_METRICS,
     selection=("dice",),
     default_loss="dice_cross_entropy",
+    answer=_likeliest,
+    decide=_as_answered,
     judge=_judge,
     choose_point=nothing_to_choose,
     statistics=_statistics,
