@@ -44,6 +44,12 @@ def _predict(arguments: Sequence[str]) -> int:
     return predict(arguments)
 
 
+def _docs(arguments: Sequence[str]) -> int:
+    from simulations.docs import main as docs
+
+    return docs(arguments)
+
+
 def _ledger(arguments: Sequence[str]) -> int:
     from simulations.ledger import main as ledger
 
@@ -65,6 +71,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "predict": ("what a run's released model says of images that you have", _predict),
     "compare": ("two runs or sweeps side by side: what was set differently and what came of it", _compare),
     "ledger": ("whether an old run's privacy ledger is what the run wrote", _ledger),
+    "docs": ("pages about the threat models, own data, and how to read what a run tells", _docs),
 }
 """Subcommands with a line of help each."""
 

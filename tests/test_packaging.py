@@ -47,7 +47,8 @@ def files_in(wheel: zipfile.Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("package", "pattern"), [("hbdp_fed", "*.py"), ("simulations", "*.py"), ("configs", "*.yaml"), ("hbdp_fed", "*.j2")]
+    ("package", "pattern"),
+    [("hbdp_fed", "*.py"), ("simulations", "*.py"), ("configs", "*.yaml"), ("hbdp_fed", "*.j2"), ("hbdp_fed", "*.md")],
 )
 def test_wheel_carries_every_file_of(package: str, pattern: str, wheel: zipfile.Path) -> None:
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob(pattern)}
