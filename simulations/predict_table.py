@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,7 +21,7 @@ _NOTHING = "none"
 
 
 def show_answers(console: Console, answers: Sequence[Answer], *, title: str, most: int | None = _ROWS) -> None:
-    """A line an image; of many classes, the probability of the decision alone.
+    """A line an image; of many classes, the probability of the decision alone; sizes are in pixels or voxels.
 
     Args:
         console: Where to.
@@ -38,7 +39,7 @@ def show_answers(console: Console, answers: Sequence[Answer], *, title: str, mos
     if answers[0].mask is not None:
         table.add_column("mask", overflow="fold")
     for answer in answers[:most]:
-        mask = [] if answer.mask is None else [escape(answer.mask)]
+        mask = [] if answer.mask is None else [escape(Path(answer.mask).name)]
         table.add_row(escape(answer.image), escape(_decision(answer, ", ")), *_numbers(answer, numbers), *mask)
     console.print(table)
     if most is not None and len(answers) > most:
@@ -47,7 +48,7 @@ def show_answers(console: Console, answers: Sequence[Answer], *, title: str, mos
 
 def _number_columns(answer: Answer) -> list[str]:
     if answer.sizes:
-        return [f"pixels, {name}" for name in answer.sizes]
+        return [f"size, {name}" for name in answer.sizes]
     if len(answer.probabilities) > _PROBABILITY_COLUMNS:
         return ["probability"]
     return list(answer.probabilities)
@@ -66,7 +67,7 @@ def _decision(answer: Answer, between: str) -> str:
 
 
 def as_csv(answers: Sequence[Answer]) -> str:
-    """A line an image with all digits; several findings have semicolons between them."""
+    """A line an image with all digits; several findings have semicolons between them, sizes are in pixels or voxels."""
     page = io.StringIO()
     first = answers[0]
     writer = csv.writer(page, lineterminator="\n")
@@ -75,7 +76,7 @@ def as_csv(answers: Sequence[Answer]) -> str:
             "image",
             "decision",
             *(f"probability of {name}" for name in first.probabilities),
-            *(f"pixels of {name}" for name in first.sizes),
+            *(f"size of {name}" for name in first.sizes),
             *([] if first.mask is None else ["mask"]),
         ]
     )

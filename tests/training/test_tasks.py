@@ -189,6 +189,27 @@ def test_binary_figures_agree_with_the_confusion_matrix() -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["binary", "multiclass", "multilabel"])
+def test_decisions_are_those_that_accuracy_counts(name: str) -> None:
+    """The model itself answers and decides here; on the other side, its judge and its figures."""
+    rng = np.random.default_rng(3)
+    classes = 2 if name == "binary" else 4
+    logits = torch.from_numpy(rng.normal(size=(50, classes)))
+    labels = rng.integers(0, 2, (50, classes)) if name == "multilabel" else rng.integers(0, classes, 50)
+    task = TASKS[name]
+    scores = task.answer(logits).numpy()
+    evidence = {"labels": labels, "scores": scores}
+    point = task.choose_point(evidence)
+    assert figures(task, evidence, point)["accuracy"] == pytest.approx((task.decide(scores, point) == labels).mean())
+
+
+def test_a_segmentation_answers_with_the_likeliest_class_of_each_pixel() -> None:
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    task = TASKS["segmentation"]
+    answer = task.answer(logits).numpy()
+    assert np.array_equal(task.decide(answer, {}), logits.numpy().argmax(axis=1))
+
+
 def test_the_threshold_maximises_mcc_over_all_thresholds() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200)
