@@ -18,7 +18,7 @@ from hbdp_fed.audit.comparison import (
     SweepComparison,
     Utility,
 )
-from hbdp_fed.audit.report import show_percent
+from hbdp_fed.audit.numbers import show_percent
 from simulations.pages import Section
 
 _HOSPITAL_ROWS = 20
