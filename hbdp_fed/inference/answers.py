@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from hbdp_fed.inference.released import ReleasedModel
 
-SEGMENTATION = "segmentation"
-
 
 @dataclass(frozen=True)
 class Answer:

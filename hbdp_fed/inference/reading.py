@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hbdp_fed.data.bad_records import reason
 from hbdp_fed.data.contract import as_floats
 from hbdp_fed.data.photographs import CHANNELS, UNREADABLE, read_photograph
 from hbdp_fed.data.volumes import StoredVolume, prepared_image, read_nifti, volume_pipeline
@@ -97,9 +98,11 @@ def _picture_reader(wanted: ModelInput) -> Reader:
 
     def read(path: Path) -> list[ReadImage]:
         own = _picture_size(path)
-        # Of other data sets nobody knows how images came to their size.
         if not is_scaled and own != spatial:
-            raise Unusable(f"has {own[0]}x{own[1]} pixels, but the model takes {height}x{width}, and is not scaled")
+            raise Unusable(
+                f"has {own[0]}x{own[1]} pixels, but the model takes {height}x{width}; how its data came to that size is "
+                "not known, so pictures are not scaled"
+            )
         pixels = read_photograph(path, mode=_MODES[channels], size=(height, width))
         if isinstance(pixels, str):
             raise Unusable(pixels)
@@ -113,9 +116,7 @@ def _picture_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as picture:
             return picture.height, picture.width
     except UNREADABLE as error:
-        raise Unusable(
-            f"cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
+        raise Unusable(f"cannot be read ({reason(error)})") from error
 
 
 def _volume_reader(wanted: ModelInput) -> Reader:
@@ -177,7 +178,7 @@ def _arrays(path: Path) -> list[tuple[str, NDArray[Any]]]:
         with content:
             arrays = [(name, content[name]) for name in content.files]
     except _BROKEN as error:
-        raise Unusable(f"cannot be read ({str(error).splitlines()[0]})") from error
+        raise Unusable(f"cannot be read ({reason(error)})") from error
     if not arrays:
         raise Unusable("holds no array")
     return arrays
