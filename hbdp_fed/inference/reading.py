@@ -100,8 +100,8 @@ def _picture_reader(wanted: ModelInput) -> Reader:
         own = _picture_size(path)
         if not is_scaled and own != spatial:
             raise Unusable(
-                f"has {own[0]}x{own[1]} pixels, but the model takes {height}x{width}; how its data came to that size is "
-                "not known, so pictures are not scaled"
+                f"has {own[0]}x{own[1]} pixels, but the model takes {height}x{width}; how its data came to that size "
+                "is not known, so pictures are not scaled"
             )
         pixels = read_photograph(path, mode=_MODES[channels], size=(height, width))
         if isinstance(pixels, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,72 +177,28 @@ def test_every_class_of_a_segmentation_has_a_line_and_distances_their_unit(
     ]
 
 
-Change = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
-
-
-@pytest.mark.parametrize(
-    ("change", "more", "reason"),
-    [
-        (lambda run: run, {"dataset": "phantom"}, "their data sets differ"),
-        (lambda run: run, {"task": "multilabel"}, "their tasks differ"),
-        (lambda run: run, {"class_names": ["no", "yes"]}, "their classes differ"),
-        (lambda run: {**run, "labels": 1 - LABELS}, {}, "their test records' labels differ"),
-        (lambda run: {**run, "names": NAMES[::-1]}, {}, "their test records' names differ"),
-        (lambda run: {**run, "groups": GROUPS[::-1]}, {}, "their test records' groups differ"),
-        (lambda run: {n: v for n, v in run.items() if n != "groups"}, {}, "their test records' groups differ"),
-        (lambda run: {n: v[:30] for n, v in run.items()}, {}, "their numbers of test records differ"),
-    ],
-)
 def test_runs_that_were_judged_on_other_records_have_no_paired_difference_but_everything_else(
-    change: Change, more: dict[str, Any], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write(tmp_path / "a", binary(0.4))
-    other = write(tmp_path / "b", change(binary(0.4)), sigma=2.0, **more)
+    other = write(tmp_path / "b", {**binary(0.4), "labels": 1 - LABELS}, sigma=2.0)
     told = found(capsys, run, other)
-    assert told["unpaired"] == reason
+    assert told["unpaired"] == "their test records' labels differ"
     (mcc,) = told["utility"]
     assert (mcc["first"], mcc["second"], mcc["first_ci95"], mcc["difference"]) == ([0.5], [0.5], [0.4, 0.6], None)
     assert told["privacy"]["hospital-01"][1] == {"name": "noise_multiplier", "first": [1.0], "second": [2.0]}
     assert main([str(run), str(other), "replicates=20"]) == 0
     shown = capsys.readouterr().out
-    assert f"No paired difference: {reason}." in shown
+    assert "No paired difference: their test records' labels differ." in shown
     assert "0.500 (0.400 to 0.600)" in shown
 
 
-def test_outlines_of_other_records_are_known_by_the_classes_that_they_lack(
+def test_predictions_that_are_gone_leave_no_paired_difference(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = []
-    for missing in (0, 1):
-        dice = np.full((3, 1), 0.5)
-        dice[missing] = np.nan
-        runs.append(write(tmp_path / str(missing), {"dice": dice}, task="segmentation", utility={"point": {}}))
-    assert found(capsys, *runs)["unpaired"] == "their test records' classes differ"
-
-
-def _cut_off(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _pickled(path: Path) -> None:
-    np.savez(path, labels=np.array([{"a": 1}], dtype=object))
-
-
-@pytest.mark.parametrize(
-    ("harm", "reason"),
-    [
-        (Path.unlink, "there is no such file"),
-        (_cut_off, "cannot be read"),
-        (_pickled, "cannot be read"),
-        (lambda path: np.savez(path, names=NAMES), "holds nothing that is known about test records"),
-    ],
-)
-def test_predictions_that_cannot_be_read_leave_no_paired_difference(
-    harm: Callable[[Path], object], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     run, other = (write(tmp_path / word, binary(0.4)) for word in "ab")
-    harm(other / "predictions.npz")
-    assert found(capsys, run, other)["unpaired"].startswith(f"{other / 'predictions.npz'}: {reason}")
+    (other / "predictions.npz").unlink()
+    assert found(capsys, run, other)["unpaired"] == f"{other / 'predictions.npz'}: there is no such file"
 
 
 # Everything else of runs.
@@ -295,7 +251,7 @@ def test_a_pattern_names_the_runs_of_a_side(tmp_path: Path, capsys: pytest.Captu
     assert told["settings"] == [{"name": "seed", "first": [0, 1], "second": [0]}]
 
 
-@pytest.mark.parametrize(("suffix", "begins"), [(".md", "# ham10000"), (".json", "{"), (".txt", "ham10000")])
+@pytest.mark.parametrize(("suffix", "begins"), [(".json", "{"), (".txt", "ham10000")])
 def test_the_suffix_of_the_output_says_how_it_is_written(
     suffix: str, begins: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

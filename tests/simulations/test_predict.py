@@ -276,7 +276,6 @@ def test_weights_that_are_not_the_cards_are_refused(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "name a model, and images behind it"),
         (["model"], "name a model, and images behind it"),
         (["none", "images"], "MODEL: 'none' does not exist"),
         (["images", "images"], "card.json: there is no such file"),
