@@ -35,7 +35,7 @@ def pooled_risk(risks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]
             "bound": _largest([risk[model]["bound"] for risk in risks]),
             "prior": _largest([risk[model].get("prior") for risk in risks]),
             "attacks": [
-                _pooled([attack for risk in risks for attack in risk[model]["attacks"] if _key(attack) == key])
+                pooled_attack([attack for risk in risks for attack in risk[model]["attacks"] if _key(attack) == key])
                 for key in dict.fromkeys(_key(attack) for risk in risks for attack in risk[model]["attacks"])
             ],
         }
@@ -47,8 +47,8 @@ def _key(attack: Entry) -> tuple[str, str]:
     return attack["name"], attack["surface"]
 
 
-def _pooled(entries: Sequence[Entry]) -> dict[str, Any]:
-    """One attack over runs."""
+def pooled_attack(entries: Sequence[Entry]) -> dict[str, Any]:
+    """One attack's entries of several runs, at least one, as a single one (see :func:`pooled_risk`)."""
     first = entries[0]
     weights = [int(entry["records"]) for entry in entries]
     successes = sum(_successes(entry) for entry in entries)

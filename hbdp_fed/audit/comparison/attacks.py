@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from hbdp_fed.adversary.threat_models import THREAT_MODELS
-from hbdp_fed.audit.proportions import clustered_wilson
+from hbdp_fed.audit.pooling import pooled_attack
 
 Entry = Mapping[str, Any]
 """An attack in a run's or a sweep's ``risk``."""
+
+_UNTOLD: Entry = {"kind": None, "surface": None, "criterion": None}
+"""What the summaries of the first versions do not say of an attack."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class AttackSide:
     Attributes:
         records: How many were attacked, over all runs.
         success_rate: Over all of these; None where there were none.
-        success_rate_ci95: Its interval: a single run's own, or of several runs the one that takes runs for clusters
-            (see :func:`hbdp_fed.audit.proportions.clustered_wilson`), since records of a run share their model.
+        success_rate_ci95: Its interval: a single run's own, or of several runs the one over the probes of all (see
+            :func:`hbdp_fed.audit.pooling.pooled_risk`); None where an older run does not tell its probes apart.
         baseline_success_rate: What a guess scores, over all records; None where nobody counted.
         bound: The largest bound of the attack's own among the runs; None where theory gives none.
         criterion: What counts as a success, in words; None where runs count differently.
@@ -68,10 +69,10 @@ def attack_pairs(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[st
     """
     sides = [_by_attack(first), _by_attack(second)]
     keys = sorted(dict.fromkeys([*sides[0], *sides[1]]), key=lambda key: list(THREAT_MODELS).index(key[0]))
-    return tuple(_pair(key, *(_pooled(side.get(key, ())) for side in sides)) for key in keys)
+    return tuple(_pair(key, *(side.get(key) for side in sides)) for key in keys)
 
 
-def _by_attack(side: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], list[Entry]]:
+def _by_attack(side: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], AttackSide]:
     found: dict[tuple[str, str, str], list[Entry]] = {}
     for risk in side:
         for model, entry in risk.items():
@@ -79,41 +80,22 @@ def _by_attack(side: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], 
                 for attack in entry["attacks"]:
                     key = (model, str(attack["name"]), str(attack.get("surface", "-")))
                     found.setdefault(key, []).append(attack)
-    return found
+    return {key: _side(entries) for key, entries in found.items()}
 
 
-def _pooled(entries: Sequence[Entry]) -> AttackSide | None:
-    if not entries:
-        return None
-    criteria = {entry.get("criterion") for entry in entries}
-    bounds = [float(entry["bound"]) for entry in entries if entry.get("bound") is not None]
-    rate, interval = _rate(entries)
+def _side(entries: Sequence[Entry]) -> AttackSide:
+    whole = entries[0] if len(entries) == 1 else pooled_attack([{**_UNTOLD, **entry} for entry in entries])
+    ends, criteria = whole.get("success_rate_ci95"), {entry.get("criterion") for entry in entries}
+    # Without them the records of all runs would be taken for independent.
+    clustered = len(entries) == 1 or all("clusters" in e or e.get("kind") == "membership" for e in entries)
     return AttackSide(
-        records=sum(int(entry["records"]) for entry in entries),
-        success_rate=rate,
-        success_rate_ci95=interval,
-        baseline_success_rate=_mean_over_records(entries, "baseline_success_rate"),
-        bound=max(bounds, default=None),
+        records=int(whole["records"]),
+        success_rate=whole["success_rate"],
+        success_rate_ci95=None if ends is None or not clustered else (float(ends[0]), float(ends[1])),
+        baseline_success_rate=whole.get("baseline_success_rate"),
+        bound=whole.get("bound"),
         criterion=criteria.pop() if len(criteria) == 1 else None,
     )
-
-
-def _rate(entries: Sequence[Entry]) -> tuple[float | None, tuple[float, float] | None]:
-    if len(entries) == 1:
-        rate, ends = entries[0]["success_rate"], entries[0].get("success_rate_ci95")
-        return rate, None if ends is None else (float(ends[0]), float(ends[1]))
-    counts = [(int(e["records"]), e["success_rate"]) for e in entries if e["records"] and e["success_rate"] is not None]
-    if not counts:
-        return None, None
-    successes = torch.cat([torch.arange(records) < round(rate * records) for records, rate in counts])
-    runs = torch.arange(len(counts)).repeat_interleave(torch.tensor([records for records, _ in counts]))
-    return float(successes.double().mean()), clustered_wilson(successes, runs)
-
-
-def _mean_over_records(entries: Sequence[Entry], name: str) -> float | None:
-    known = [(int(entry["records"]), entry[name]) for entry in entries if entry.get(name) is not None]
-    records = sum(count for count, _ in known)
-    return sum(count * float(value) for count, value in known) / records if records else None
 
 
 def _pair(key: tuple[str, str, str], first: AttackSide | None, second: AttackSide | None) -> AttackPair:

@@ -40,16 +40,26 @@ def test_an_attack_that_one_side_was_not_put_to_stands_alone() -> None:
     ]
 
 
-def test_runs_of_a_side_are_pooled_by_their_records_with_runs_for_clusters() -> None:
-    side = [risk(), risk(records=60, success_rate=1.0, success_rate_ci95=[0.9, 1.0], baseline_success_rate=0.2)]
+def test_runs_of_a_side_are_pooled_by_their_records_with_all_probes_for_clusters() -> None:
+    side = [
+        risk(clusters=[[10, 10], [30, 10]]),
+        risk(records=60, success_rate=1.0, baseline_success_rate=0.2, clusters=[[60, 60]]),
+    ]
     (pair,) = attack_pairs(side, [risk()])
     assert pair.first is not None
     assert (pair.first.records, pair.first.success_rate) == (100, 0.8)
     assert pair.first.baseline_success_rate == pytest.approx((40 * 0.1 + 60 * 0.2) / 100)
-    successes = torch.tensor([True] * 20 + [False] * 20 + [True] * 60)
-    assert pair.first.success_rate_ci95 == clustered_wilson(successes, (torch.arange(100) >= 40).long())
+    successes = torch.tensor([True] * 10 + [True] * 10 + [False] * 20 + [True] * 60)
+    probes = torch.tensor([0] * 10 + [1] * 30 + [2] * 60)
+    assert pair.first.success_rate_ci95 == pytest.approx(clustered_wilson(successes, probes))
     assert pair.second is not None
     assert pair.second.success_rate_ci95 == (0.4, 0.6)
+
+
+def test_several_older_runs_that_do_not_tell_their_probes_apart_have_no_interval() -> None:
+    (pair,) = attack_pairs([risk(), risk()], [risk()])
+    assert pair.first is not None
+    assert (pair.first.success_rate, pair.first.success_rate_ci95, pair.overlap) == (0.5, None, None)
 
 
 def test_a_side_with_nothing_to_attack_has_no_rate() -> None:
