@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from hbdp_fed.errors import SettingError
 from hbdp_fed.federation.aggregation import AggregationSettings
 from hbdp_fed.federation.aggregation import check as check_aggregation
-from hbdp_fed.federation.clock import Attendance, Pace, attendance
+from hbdp_fed.federation.clock import Attendance, attendance
 from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.secure_plan import FEWEST
 from hbdp_fed.training import NO_CORRECTION
+from hbdp_fed.training.pace import Pace
 from simulations.prepare import Prepared
 from simulations.site_profiles import KEY
 

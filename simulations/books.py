@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hbdp_fed.federation.answers import Failure
-from hbdp_fed.federation.clock import UPLOAD_BYTES, Attendance
+from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import RoundReport
 from hbdp_fed.federation.preflight import Sizing
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.privacy import epsilon_schedule
 from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry
+from hbdp_fed.training.pace import UPLOAD_BYTES
 from hbdp_fed.types import DpSgdParams
 from simulations.prepare import Prepared
 from simulations.probe import PROBE_STEPS

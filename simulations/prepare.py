@@ -24,12 +24,12 @@ from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.aggregation import mean_shares
 from hbdp_fed.federation.engine import EngineSettings
-from hbdp_fed.federation.profiles import SiteProfile
 from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.privacy import Accountant, epsilon, plan_hospital
 from hbdp_fed.privacy.site_policy import SitePolicy
 from hbdp_fed.training import LocalSettings, ScheduleSettings, resolve_device, smallest_learning_rate
+from hbdp_fed.training.pace import SiteProfile
 from hbdp_fed.training.tasks import Task, task_called
 from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBudget, Weights
 from simulations import checks, recipes

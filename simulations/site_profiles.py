@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from hbdp_fed.errors import SettingError
-from hbdp_fed.federation.profiles import SiteProfile
+from hbdp_fed.training.pace import SiteProfile
 
 KEY = "federation.profiles"
 DEFAULT = "default"

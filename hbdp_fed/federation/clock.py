@@ -10,41 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hbdp_fed.federation.profiles import SiteProfile, is_online
-
-DOWNLOAD_BYTES, CONTROL_BYTES, UPLOAD_BYTES = 4, 8, 8
-"""Of each number: weights travel to the hospitals in float32, SCAFFOLD's c beside them and updates back in float64."""
-
-_MEGABIT = 1e6
-_BITS = 8
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How quick one hospital is at the run's task.
-
-    Attributes:
-        profile: Its computer and line.
-        records_per_step: Record gradients that a step is expected to compute: sample rate x records x views.
-    """
-
-    profile: SiteProfile
-    records_per_step: float
-
-    def seconds(self, *, parameters: int, steps: int, corrected: bool) -> float:
-        """From the server's request to the hospital's answer: latency + download + compute + upload.
-
-        Args:
-            parameters: Numbers in the model that travels.
-            steps: DP-SGD steps that are asked for.
-            corrected: Whether SCAFFOLD's c travels with it.
-        """
-        profile = self.profile
-        sent = DOWNLOAD_BYTES + CONTROL_BYTES * corrected
-        download = parameters * sent * _BITS / (profile.download_mbit_s * _MEGABIT)
-        compute = self.records_per_step * steps / profile.records_per_s
-        upload = parameters * UPLOAD_BYTES * _BITS / (profile.upload_mbit_s * _MEGABIT)
-        return profile.latency_s + download + compute + upload
+from hbdp_fed.federation.profiles import is_online
+from hbdp_fed.training.pace import Pace
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from flwr.app import Message
 
 from hbdp_fed.errors import HospitalFailure, QuorumLost
 from hbdp_fed.federation.answers import Expected, Failure
-from hbdp_fed.federation.clock import Attendance, Pace, attendance
+from hbdp_fed.federation.clock import Attendance, attendance
 from hbdp_fed.federation.codec import RoundReport, TrainRequest, request_messages
 from hbdp_fed.federation.lengths import longest_updates
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.roster import Roster
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.seeding import generator
+from hbdp_fed.training.pace import Pace
 from hbdp_fed.types import ModelUpdate, UpdateTap
 
 

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 
 from hbdp_fed.federation.aggregation import AggregationSettings, mean_shares
 from hbdp_fed.federation.faults import Fault
-from hbdp_fed.federation.profiles import SiteProfile
 from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.training import LocalSettings
+from hbdp_fed.training.pace import SiteProfile
 from hbdp_fed.types import HospitalPlan
 
 RUN_CONFIG_KEY = "settings"

@@ -9,11 +9,12 @@ import pytest
 from scipy.stats import binom
 
 from hbdp_fed.errors import QuorumLost
-from hbdp_fed.federation.clock import Attendance, Pace, attendance, held_up_by, round_seconds
+from hbdp_fed.federation.clock import Attendance, attendance, held_up_by, round_seconds
 from hbdp_fed.federation.faults import Fault
-from hbdp_fed.federation.profiles import SiteProfile, is_online
+from hbdp_fed.federation.profiles import is_online
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.models import weights_sha256
+from hbdp_fed.training.pace import Pace, SiteProfile
 from tests.federation.test_failures import with_faults
 from tests.federation.test_federation import probe
 

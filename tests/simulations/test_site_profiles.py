@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from hbdp_fed.errors import SettingError
-from hbdp_fed.federation.profiles import SiteProfile, is_online
+from hbdp_fed.federation.profiles import is_online
 from hbdp_fed.privacy.ledger import verify
+from hbdp_fed.training.pace import SiteProfile
 from simulations.ledger import main as ledger_main
 from simulations.program import BAD_INPUT, OK
 from simulations.run import main
