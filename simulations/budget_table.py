@@ -16,8 +16,7 @@ from rich.table import Table
 
 from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.privacy import calibrate, least_epsilon
-from hbdp_fed.privacy.image_error import LinearProbe
-from hbdp_fed.privacy.protection import protection
+from hbdp_fed.privacy.protection import best_psnr, protection
 from hbdp_fed.privacy.reconstruction import worst_case
 from hbdp_fed.strict_json import dumps
 from simulations.schema import BudgetConfig
@@ -87,20 +86,16 @@ def budget_row(config: BudgetConfig, eps: float) -> BudgetRow:
         worst_case=figures.worst_case,
         relaxed=figures.relaxed,
         relaxed_paper=figures.relaxed_paper,
-        best_psnr=_best_psnr(config, sigma),
+        best_psnr=best_psnr(
+            noise_multiplier=sigma,
+            sample_rate=config.sample_rate,
+            steps=config.steps,
+            records=config.records,
+            pixels=config.pixels,
+            image_rms=config.image_rms,
+        ),
         noise_to_float32=_noise_to_float32(config, sigma),
     )
-
-
-def _best_psnr(config: BudgetConfig, sigma: float) -> float:
-    probe = LinearProbe(
-        noise_multiplier=sigma,
-        sample_rate=config.sample_rate,
-        steps=config.steps,
-        pixels=config.pixels,
-        norm=config.image_rms * math.sqrt(config.pixels),
-    )
-    return probe.expected_best_psnr(config.records)
 
 
 def _noise_to_float32(config: BudgetConfig, sigma: float) -> float:

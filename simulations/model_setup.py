@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 from hbdp_fed.data import ImageDataset, as_floats
 from hbdp_fed.dpsgd import RecordLoss, clipped_summer, record_loss
 from hbdp_fed.errors import SettingError
-from hbdp_fed.models import MODELS, build_model, initial_weights, starting_weights
+from hbdp_fed.models import build_model, fitting_spec, initial_weights, starting_weights
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import LocalSettings
 from hbdp_fed.types import ModelSpec, Weights
@@ -23,17 +22,13 @@ from simulations.schema import ModelConfig
 
 def architecture_for(model: ModelConfig, dataset: ImageDataset) -> ModelSpec:
     """What the settings ask for, with as many channels, classes and spatial dimensions as the data has."""
-    args: dict[str, Any] = {
-        "in_channels": dataset.train.images.shape[1],
-        "num_classes": len(dataset.class_names),
-        **own_settings(model, ModelConfig),
-    }
-    spatial_dims = dataset.train.images.dim() - 2
-    if "spatial_dims" in inspect.signature(MODELS[model.name]).parameters:
-        args["spatial_dims"] = spatial_dims
-    elif spatial_dims != 2:
-        raise SettingError("model", f"{model.name} takes images, but {dataset.name} has volumes")
-    return ModelSpec(name=model.name, args=args)
+    return fitting_spec(
+        model.name,
+        in_channels=dataset.train.images.shape[1],
+        num_classes=len(dataset.class_names),
+        spatial_dims=dataset.train.images.dim() - 2,
+        settings=own_settings(model, ModelConfig),
+    )
 
 
 def check_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSettings, *, max_grad_norm: float) -> None:

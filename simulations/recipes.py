@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hbdp_fed.dpsgd.sampling import BATCH_PER
 from hbdp_fed.errors import SettingError, unknown_choice
 from simulations.schema import Recipe, TrainingConfig
 
@@ -21,7 +22,7 @@ class Hyperparameters:
         learning_rate: Of the local optimiser.
         expected_batch: Wanted expected batch, of one hospital or of all together.
         max_grad_norm: Clipping norm; unused without privacy.
-        batch_per: A key of :data:`BATCH_PER`: whose ``expected_batch`` is.
+        batch_per: A key of :data:`hbdp_fed.dpsgd.sampling.BATCH_PER`: whose ``expected_batch`` is.
     """
 
     rounds: int
@@ -34,14 +35,6 @@ class Hyperparameters:
     def batch_of(self, records: int, *, federation: int) -> float:
         """The wanted expected batch of a hospital with so many ``records`` of so many in the whole ``federation``."""
         return BATCH_PER[self.batch_per](self.expected_batch, records / federation)
-
-
-BATCH_PER: Mapping[str, Callable[[float, float], float]] = {
-    "hospital": lambda batch, share: batch,
-    "federation": lambda batch, share: batch * share,
-}
-"""From the batch and a hospital's share of all records to its own batch. Under ``federation`` all hospitals sample at
-the same rate, as one that holds everything would."""
 
 
 def rounds_for(epochs: float, hyper: Hyperparameters, sizes: Sequence[int]) -> int:

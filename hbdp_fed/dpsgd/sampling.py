@@ -1,11 +1,18 @@
-"""Poisson sampling: which records enter a step."""
+"""Poisson sampling: which records enter a step, and how many of a hospital's are expected to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
+
+BATCH_PER: Mapping[str, Callable[[float, float], float]] = {
+    "hospital": lambda batch, share: batch,
+    "federation": lambda batch, share: batch * share,
+}
+"""From the expected batch and a hospital's share of all records to its own. Under ``federation`` all hospitals sample
+at the same rate, as one that holds everything would."""
 
 
 def poisson_batches(

@@ -1,12 +1,13 @@
 """The architectures that hospitals train, by name."""
 
-from hbdp_fed.models.registry import MODELS, build_model, initial_weights, load_weights
+from hbdp_fed.models.registry import MODELS, build_model, fitting_spec, initial_weights, load_weights
 from hbdp_fed.models.starting import starting_weights
 from hbdp_fed.models.storage import read_facts, read_weights, save_weights, weights_sha256
 
 __all__ = [
     "MODELS",
     "build_model",
+    "fitting_spec",
     "initial_weights",
     "load_weights",
     "read_facts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,6 +48,31 @@ def build_model(spec: ModelSpec) -> nn.Module:
         return MODELS[spec.name](**spec.args)
     except (TypeError, ValueError) as error:
         raise SettingError(f"model.{spec.name}", str(error)) from error
+
+
+def fitting_spec(
+    name: str, *, in_channels: int, num_classes: int, spatial_dims: int, settings: Mapping[str, Any]
+) -> ModelSpec:
+    """The specification of a model for images of this kind.
+
+    Args:
+        name: A key of :data:`MODELS`.
+        in_channels: Of the images.
+        num_classes: Of the answers.
+        spatial_dims: 2 for images, 3 for volumes.
+        settings: The builder's own keywords.
+
+    Raises:
+        SettingError: if the name is unknown, or the model takes images and there are volumes.
+    """
+    if name not in MODELS:
+        raise unknown_choice("model", name, MODELS)
+    args: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes, **settings}
+    if "spatial_dims" in inspect.signature(MODELS[name]).parameters:
+        args["spatial_dims"] = spatial_dims
+    elif spatial_dims != 2:
+        raise SettingError("model", f"{name} takes images, but these are volumes")
+    return ModelSpec(name=name, args=args)
 
 
 _Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 from hbdp_fed.privacy.accounting import epsilon, epsilon_interval
+from hbdp_fed.privacy.image_error import LinearProbe
 from hbdp_fed.privacy.reconstruction import relaxed_coherent, relaxed_paper, worst_case
 
 
@@ -60,3 +62,32 @@ def protection(*, noise_multiplier: float, sample_rate: float, steps: int, delta
         relaxed=risks[1],
         relaxed_paper=risks[2],
     )
+
+
+def best_psnr(
+    *, noise_multiplier: float, sample_rate: float, steps: int, records: int, pixels: int, image_rms: float
+) -> float:
+    """How close the best of a hospital's images is expected to come out of the linear probe, in dB.
+
+    Args:
+        noise_multiplier: sigma, at least 0.
+        sample_rate: q in (0, 1].
+        steps: T, at least 1.
+        records: How many the hospital has, at least 1.
+        pixels: Numbers in an image, all channels counted; at least 2.
+        image_rms: Root mean square of their values in [0, 1], positive.
+
+    Returns:
+        See :meth:`~hbdp_fed.privacy.image_error.LinearProbe.expected_best_psnr`; ``inf`` without noise.
+
+    Raises:
+        ValueError: naming the argument that is out of its range.
+    """
+    probe = LinearProbe(
+        noise_multiplier=noise_multiplier,
+        sample_rate=sample_rate,
+        steps=steps,
+        pixels=pixels,
+        norm=image_rms * math.sqrt(pixels),
+    )
+    return probe.expected_best_psnr(records)
