@@ -50,6 +50,12 @@ def _docs(arguments: Sequence[str]) -> int:
     return docs(arguments)
 
 
+def _plan(arguments: Sequence[str]) -> int:
+    from simulations.plan import main as plan
+
+    return plan(arguments)
+
+
 def _ledger(arguments: Sequence[str]) -> int:
     from simulations.ledger import main as ledger
 
@@ -67,6 +73,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "sweep": ("which budget: runs over budgets and seeds, and what they come to together", _sweep),
     "attack": ("attack what an old run recorded, without training", _attack),
     "budget": ("what each budget costs and what it prevents, before any training", _budget),
+    "plan": ("what a consortium can expect of each budget, and which one a sweep recommends", _plan),
     "runs": ("which runs there are, how far they came and what came of them", _runs),
     "predict": ("what a run's released model says of images that you have", _predict),
     "compare": ("two runs or sweeps side by side: what was set differently and what came of it", _compare),

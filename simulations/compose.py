@@ -52,6 +52,7 @@ _ROOTS: Mapping[str, _Root] = {
     "sweep": _Root(schema.SweepConfig, "eps=[1,1e12]"),
     "compare": _Root(schema.CompareConfig, "format=md"),
     "predict": _Root(schema.PredictConfig, "format=csv"),
+    "plan": _Root(schema.PlanConfig, "consortium=chest_xray_7"),
 }
 """The programs by the name of their configuration file."""
 

@@ -373,6 +373,35 @@ class PredictConfig:
     device: str = "auto"
 
 
+@dataclass
+class PolicyConfig:
+    """What is wanted of a budget. What is None is as the consortium's target says, and else as the policy's default."""
+
+    margin: float | None = None
+    metric: str | None = None
+    risk: float | None = None
+    least_records: int | None = None
+    threat_model: str = "realistic"
+    max_worst_case_bound: float | None = None
+
+
+@dataclass
+class PlanConfig:
+    """Everything ``python -m simulations.plan`` takes."""
+
+    consortium: str = MISSING
+    budgets: list[float] | None = None
+    sweep: str | None = None
+    group: int | None = None
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    calibrate: str = "auto"
+    calibration_s: float = 3.0
+    workers: int | None = None
+    device: str = "auto"
+    format: str = "table"
+    output: str | None = None
+
+
 def register() -> None:
     """Make the types known to Hydra under the names that the YAML files use."""
     store = ConfigStore.instance()
@@ -382,6 +411,7 @@ def register() -> None:
     store.store(name="sweep_schema", node=SweepConfig)
     store.store(name="compare_schema", node=CompareConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="plan_schema", node=PlanConfig)
     store.store(group="data", name="phantom_schema", node=PhantomConfig)
     store.store(group="data", name="medmnist_schema", node=MedMnistConfig)
     store.store(group="data", name="any_medmnist_schema", node=AnyMedMnistConfig)

@@ -1,0 +1,329 @@
+"""The measured frontier: what a sweep over budgets found of utility and of attacks, as frozen evidence.
+
+A sweep's file says more than is read here; what is read is checked, so that a figure of the wrong kind is an error and
+not a recommendation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from hbdp_fed.errors import SettingError, unknown_choice
+from hbdp_fed.planning.reading import Number, PositiveOrInfinite, Section, read_as
+
+RECONSTRUCTION = "reconstruction"
+
+
+class _Open(Section):
+    """A part of a file of which not everything is read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Difference(_Open):
+    mean: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    n: int | None = None
+
+
+class _Utility(_Open):
+    mean: Number | None = None
+    sd: Number | None = None
+    difference: _Difference | None = None
+
+
+class _Attack(_Open):
+    name: str
+    kind: str
+    records: int | None = None
+    successes: Number | None = None
+    probes: int | None = None
+    success_rate: Number | None = None
+    success_rate_ci95: tuple[Number | None, Number | None] | None = None
+    criterion: str | None = None
+    baseline_success_rate: Number | None = None
+    control_success_rate: Number | None = None
+    share: Number | None = None
+
+
+class _Risk(_Open):
+    bound: Number | None = None
+    attacks: tuple[_Attack, ...] = ()
+
+
+class _Hospital(_Open):
+    name: str
+    bound_worst_case: Number | None = None
+
+
+class _Budget(_Open):
+    eps: PositiveOrInfinite
+    seeds: tuple[int, ...] = ()
+    utility: Mapping[str, _Utility] = Field(default_factory=dict)
+    risk: Mapping[str, _Risk] = Field(default_factory=dict)
+    hospitals: tuple[_Hospital, ...] = ()
+
+
+class _Group(_Open):
+    values: Mapping[str, Any] = Field(default_factory=dict)
+    budgets: tuple[_Budget, ...]
+
+
+class _Sweep(_Open):
+    name: str = ""
+    task: str | None = None
+    dataset: str | None = None
+    model: str | None = None
+    clients: int | None = None
+    metrics: tuple[str, ...] = ()
+    selection: tuple[str, ...] = ()
+    control: PositiveOrInfinite | None = None
+    groups: tuple[_Group, ...]
+    pending: int = 0
+    failures: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a budget costs in utility against the control: positive is worse, whichever way the metric runs.
+
+    Attributes:
+        mean: Over seeds; None where there is no control to compare with.
+        lower: Lower end of its two-sided 95% interval.
+        upper: Upper end.
+        seeds: Over how many.
+    """
+
+    mean: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    seeds: int = 0
+
+
+@dataclass(frozen=True)
+class AttackEvidence:
+    """One attack at one budget, over all seeds.
+
+    Attributes:
+        name: The attack's.
+        records: How many were attacked.
+        successes: How many of them succeeded.
+        rate: The share of them.
+        lower: Lower end of its 95% interval.
+        upper: Upper end.
+        baseline: What a guess from public images scores.
+        control: What the same reconstructions score against records that were not there.
+        criterion: When a record counts.
+    """
+
+    name: str
+    records: int
+    successes: int
+    rate: float | None
+    lower: float | None
+    upper: float | None
+    baseline: float | None = None
+    control: float | None = None
+    criterion: str | None = None
+
+
+@dataclass(frozen=True)
+class BudgetEvidence:
+    """What was measured at one budget.
+
+    Attributes:
+        eps: The budget.
+        is_control: Whether the others' utility is compared with this one's.
+        seeds: How many runs.
+        utility: Mean of the metric; None where it does not exist.
+        utility_sd: Its standard deviation over seeds.
+        loss: Against the control.
+        attacks: By threat model, the reconstruction attacks.
+        worst_case_bound: The largest bound of any hospital; None where the file has none.
+    """
+
+    eps: float
+    is_control: bool
+    seeds: int
+    utility: float | None
+    utility_sd: float | None
+    loss: Loss
+    attacks: Mapping[str, tuple[AttackEvidence, ...]]
+    worst_case_bound: float | None
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """One group of a sweep: the same federation under several budgets.
+
+    Attributes:
+        name: The sweep's.
+        dataset: What was trained on.
+        task: What for.
+        model: With what.
+        clients: How many hospitals.
+        values: What sets this group apart from the sweep's others.
+        metric: By which utility is judged.
+        lower_is_better: Which way it runs.
+        control: The budget that the others are compared with; None without one.
+        budgets: Ascending, ``inf`` last.
+        incomplete: How many runs of the sweep failed or are still to come.
+    """
+
+    name: str
+    dataset: str | None
+    task: str | None
+    model: str | None
+    clients: int | None
+    values: Mapping[str, Any]
+    metric: str
+    lower_is_better: bool
+    control: float | None
+    budgets: tuple[BudgetEvidence, ...]
+    incomplete: int = 0
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep's file, read and checked.
+
+    Attributes:
+        metrics: What utility was measured in; the first of ``selection``, or of these, decides unless another is named.
+        groups: What sets each group apart.
+    """
+
+    content: _Sweep
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics."""
+        return self.content.metrics
+
+    @property
+    def deciding(self) -> str:
+        """The metric that chose the released rounds."""
+        known = (*self.content.selection, *self.content.metrics)
+        if not known:
+            raise SettingError("metrics", "the sweep names no metric")
+        return known[0]
+
+    @property
+    def groups(self) -> tuple[Mapping[str, Any], ...]:
+        """What sets each group apart."""
+        return tuple(group.values for group in self.content.groups)
+
+    def frontier(self, group: int, *, metric: str, lower_is_better: bool) -> Frontier:
+        """One group as evidence.
+
+        Args:
+            group: Its place.
+            metric: By which utility is judged.
+            lower_is_better: Which way the metric runs.
+
+        Raises:
+            SettingError: if the sweep has no such metric.
+        """
+        content, chosen = self.content, self.content.groups[group]
+        measured = {name for budget in chosen.budgets for name in budget.utility}
+        if metric not in measured:
+            raise unknown_choice("policy.metric", metric, measured)
+        budgets = sorted(chosen.budgets, key=lambda budget: budget.eps)
+        clients = chosen.values.get("clients", content.clients)
+        return Frontier(
+            name=content.name,
+            dataset=content.dataset,
+            task=content.task,
+            model=content.model,
+            clients=clients,
+            values=chosen.values,
+            metric=metric,
+            lower_is_better=lower_is_better,
+            control=content.control,
+            budgets=tuple(
+                _evidence(budget, metric, lower_is_better=lower_is_better, control=content.control)
+                for budget in budgets
+            ),
+            incomplete=content.pending + len(content.failures),
+        )
+
+
+def read_sweep(value: Any) -> SweepFile:
+    """A sweep's file from plain mappings and lists.
+
+    Raises:
+        SettingError: about the first thing that is wrong, naming its place.
+    """
+    if not isinstance(value, Mapping) or value.get("kind") != "sweep":
+        raise SettingError("kind", "must be 'sweep': this is no sweep's file")
+    content = read_as(_Sweep, value)
+    if not content.groups:
+        raise SettingError("groups", "must have at least one entry: the sweep finished no run")
+    for place, group in enumerate(content.groups):
+        budgets = [budget.eps for budget in group.budgets]
+        if not budgets or len(set(budgets)) < len(budgets):
+            raise SettingError(f"groups[{place}].budgets", "must have at least one budget, and none of them twice")
+    return SweepFile(content)
+
+
+def _evidence(budget: _Budget, metric: str, *, lower_is_better: bool, control: float | None) -> BudgetEvidence:
+    utility = budget.utility.get(metric, _Utility())
+    bounds = [hospital.bound_worst_case for hospital in budget.hospitals]
+    known = [bound for bound in bounds if bound is not None]
+    whole = budget.risk.get("worst_case", _Risk()).bound
+    return BudgetEvidence(
+        eps=budget.eps,
+        is_control=control is not None and budget.eps == control,
+        seeds=len(budget.seeds),
+        utility=_real(utility.mean),
+        utility_sd=_real(utility.sd),
+        loss=_loss(utility.difference, lower_is_better=lower_is_better, seeds=len(budget.seeds)),
+        attacks={
+            name: tuple(_attack(attack) for attack in risk.attacks if attack.kind == RECONSTRUCTION)
+            for name, risk in budget.risk.items()
+        },
+        worst_case_bound=max(known) if known else _real(whole),
+    )
+
+
+def _loss(difference: _Difference | None, *, lower_is_better: bool, seeds: int) -> Loss:
+    if difference is None:
+        return Loss(seeds=seeds)
+    ends = _real(difference.low), _real(difference.high)
+    mean = _real(difference.mean)
+    if lower_is_better:
+        return Loss(mean, ends[0], ends[1], seeds)
+    return Loss(_minus(mean), _minus(ends[1]), _minus(ends[0]), seeds)
+
+
+def _attack(attack: _Attack) -> AttackEvidence:
+    lower, upper = attack.success_rate_ci95 or (None, None)
+    records, rate = attack.records or 0, _real(attack.success_rate)
+    successes = _real(attack.successes)
+    if successes is None:
+        successes = 0.0 if rate is None else rate * records
+    return AttackEvidence(
+        name=attack.name,
+        records=records,
+        successes=round(successes),
+        rate=rate,
+        lower=_real(lower),
+        upper=_real(upper),
+        baseline=_real(attack.baseline_success_rate),
+        control=_real(attack.control_success_rate),
+        criterion=attack.criterion,
+    )
+
+
+def _real(value: float | None) -> float | None:
+    """The figure, None for one that does not exist."""
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else 0.0 - value

@@ -1,0 +1,106 @@
+"""Where a consortium and a sweep are read from: files that people name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hbdp_fed.errors import DataFileError, SettingError
+from hbdp_fed.planning import Consortium, SweepFile, local_settings, model_size, read_consortium, read_sweep
+
+_EXAMPLES = "consortia"
+_SWEEP = "sweep.json"
+
+
+def example_names() -> list[str]:
+    """The consortia that come with the package."""
+    folder = resources.files("configs").joinpath(_EXAMPLES)
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_consortium(wanted: str) -> Consortium:
+    """The consortium in a file, or the example of that name.
+
+    Raises:
+        SettingError: if there is neither.
+        DataFileError: if the file cannot be read, naming the first thing in it that is wrong.
+    """
+    text, path = _text(wanted)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataFileError(path, f"is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        consortium = read_consortium(value)
+        # What the registries do not know is wrong in the file, too.
+        model_size(consortium)
+        local_settings(consortium)
+    except SettingError as error:
+        raise DataFileError(path, f"{error.key}: {error.problem}") from error
+    return consortium
+
+
+def _text(wanted: str) -> tuple[str, Path]:
+    names = example_names()
+    if wanted in names:
+        entry = resources.files("configs").joinpath(_EXAMPLES, f"{wanted}.yaml")
+        return entry.read_text(encoding="utf-8"), Path(f"{wanted}.yaml")
+    path = Path(wanted).expanduser().resolve()
+    if not path.is_file():
+        raise SettingError(
+            "consortium", f"there is no file {path}; name a YAML file or one of the examples: {', '.join(names)}"
+        )
+    return _read(path), path
+
+
+def load_sweep(wanted: str) -> SweepFile:
+    """The sweep in a folder or file.
+
+    Raises:
+        SettingError: if there is none.
+        DataFileError: if the file cannot be read, naming the first thing in it that is wrong.
+    """
+    path = Path(wanted).expanduser().resolve()
+    path = path / _SWEEP if path.is_dir() else path
+    if not path.is_file():
+        raise SettingError("sweep", f"there is no {path}; name the folder of a sweep, or its {_SWEEP}")
+    try:
+        return read_sweep(json.loads(_read(path)))
+    except json.JSONDecodeError as error:
+        raise DataFileError(path, f"is not JSON: {error}") from error
+    except SettingError as error:
+        raise DataFileError(path, f"{error.key}: {error.problem}") from error
+
+
+def chosen_group(sweep: SweepFile, wanted: int | None, *, hospitals: int) -> int:
+    """The place of the group that a plan is about: the one asked for, the only one, or the one of as many hospitals.
+
+    Raises:
+        SettingError: if it is not clear which.
+    """
+    groups = sweep.groups
+    if wanted is not None:
+        if not 0 <= wanted < len(groups):
+            raise SettingError("group", f"must be from 0 to {len(groups) - 1}, got {wanted}: {_listed(groups)}")
+        return wanted
+    alike = [place for place, values in enumerate(groups) if values.get("clients") == hospitals]
+    if len(groups) == 1 or len(alike) == 1:
+        return alike[0] if alike else 0
+    raise SettingError("group", f"the sweep has {len(groups)} groups; choose one: {_listed(groups)}")
+
+
+def _listed(groups: Sequence[Any]) -> str:
+    words = (", ".join(f"{name}={value}" for name, value in values.items()) or "-" for values in groups)
+    return "; ".join(f"{place} ({text})" for place, text in enumerate(words))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataFileError(path, f"cannot be read: {error}") from error
