@@ -99,7 +99,8 @@ def _more_seeds(mean: float, upper: float, seeds: int, margin: float) -> str:
             f"more seeds, though the mean loss of {mean:.3f} is not below the margin: they are likelier to show that "
             "it fails"
         )
-    wanted = max(seeds + 1, math.ceil(seeds * ((upper - mean) / (margin - mean)) ** 2))
+    ratio = (upper - mean) / (margin - mean)
+    wanted = max(seeds + 1, math.ceil(seeds * ratio**2 - 1e-9))
     return f"about {wanted - seeds} more seeds ({wanted} in all), if the mean loss stays at {mean:.3f}"
 
 
