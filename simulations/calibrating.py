@@ -37,7 +37,7 @@ class Calibration:
         alone: By one process with nothing beside it, as at a hospital.
         together: By as many processes as a simulation has workers, as in a simulation; their mean.
         workers: How many those were.
-        import_s: Seconds until a process had imported everything.
+        import_s: Seconds until all of them had started, imported everything and taken a first step.
         seconds: That all of it took.
     """
 
@@ -64,8 +64,10 @@ def calibrated(job: CalibrationJob, *, workers: int) -> Calibration:
         processes = [stack.enter_context(_process()) for _ in range(workers)]
         for process in processes:
             _write(process.stdin, share)
-        # All of them are imported before the first one measures, and nothing disturbs it.
-        imported = max(_ready(process) for process in processes)
+        # All of them are there before the first one measures, and nothing disturbs it.
+        for process in processes:
+            _wait_until_ready(process)
+        imported = time.perf_counter() - started
         alone = _measured(processes[:1])
         together = _measured(processes) if workers > 1 else alone
         for process in processes:
@@ -98,10 +100,9 @@ def _line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def _ready(process: subprocess.Popen[str]) -> float:
-    word, seconds = _line(process).split()
-    assert word == _READY
-    return float(seconds)
+def _wait_until_ready(process: subprocess.Popen[str]) -> None:
+    if (line := _line(process).strip()) != _READY:
+        raise CalibrationFailed(f"this machine could not be measured: {line}")
 
 
 def _measured(processes: Sequence[subprocess.Popen[str]]) -> Throughput:
@@ -113,10 +114,8 @@ def _measured(processes: Sequence[subprocess.Popen[str]]) -> Throughput:
 def main() -> None:
     """What a measuring process does; an empty line, or the end of its input, ends it."""
     job = TypeAdapter(CalibrationJob).validate_json(sys.stdin.readline())
-    # From the process's own beginning, which was before anything was imported.
-    imported = time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID)
     measure = prepare_measuring(job)
-    _write(sys.stdout, f"{_READY} {imported}")
+    _write(sys.stdout, _READY)
     while sys.stdin.readline().strip():
         _write(sys.stdout, dumps(measure()))
 

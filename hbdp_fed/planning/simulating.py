@@ -13,7 +13,10 @@ from hbdp_fed.planning.calibration import Throughput
 from hbdp_fed.planning.consortium import Consortium
 
 STARTS_PER_IMPORT = 1.6
-"""An engine's start in units of what a process takes to import everything: Ray's own processes, then the workers."""
+"""An engine's start in units of what the calibration's processes take for theirs: Ray's own, then the workers."""
+
+ENDS_PER_IMPORT = 1.0
+"""What reading the data, intervals by bootstrap, figures and the report take, in the same units."""
 
 MESSAGE_S = 0.01
 """What an answer costs besides computing: two messages, their arrays, and the adding up."""
@@ -30,7 +33,7 @@ class Simulation:
         seconds: In all, from settings to report.
         startup_s: Until the engine has started.
         rounds_s: All training rounds.
-        judging_s: The last validation and the test split.
+        judging_s: Reading the data, the last validation, the test split, figures and report.
         workers: Processes that play hospitals.
     """
 
@@ -51,7 +54,7 @@ def simulation(
         pace: Of one process, measured with as many beside it as there are workers.
         workers: At least 1.
         processors: Of this machine that a run may use, at least 1.
-        import_s: What a process takes to import everything.
+        import_s: What the calibration's processes took to start and import everything.
     """
     training, judging = consortium.training, consortium.judging
     works = [
@@ -70,7 +73,7 @@ def simulation(
     a_round = max(busy, beside) if workers < processors else busy + beside / processors
     startup = STARTS_PER_IMPORT * import_s
     models = 1 + (len(works) if len(works) <= MATRIX else 0)
-    last = judged + models * judging.test_records * pace.judged_s
+    last = ENDS_PER_IMPORT * import_s + judged + models * judging.test_records * pace.judged_s
     rounds = training.rounds * a_round
     return Simulation(startup + rounds + last, startup, rounds, last, workers)
 
