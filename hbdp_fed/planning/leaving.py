@@ -52,7 +52,7 @@ def leaving(consortium: Consortium, size: ModelSize, speeds: Mapping[str, Speed]
     for hospital in consortium.hospitals:
         rest = consortium.without(hospital.name)
         own = cost(rest, size, speeds)
-        rows = None if eps is None else protections_of_one_budget(rest, eps)
+        rows = None if eps is None or whole is None else _rows_of(rest, eps, consortium, whole)
         after = None if rows is None else mean_noise(rest, rows)
         found.append(
             Leaving(
@@ -67,6 +67,15 @@ def leaving(consortium: Consortium, size: ModelSize, speeds: Mapping[str, Speed]
             )
         )
     return tuple(found)
+
+
+def _rows_of(
+    rest: Consortium, eps: float, before: Consortium, whole: Mapping[str, HospitalBudget]
+) -> Mapping[str, HospitalBudget]:
+    """One budget at the hospitals that are left; where their batches stay, their figures do."""
+    if all(rest.expected_batch(hospital) == before.expected_batch(hospital) for hospital in rest.hospitals):
+        return {hospital.name: whole[hospital.name] for hospital in rest.hospitals}
+    return protections_of_one_budget(rest, eps)
 
 
 def reference_budget(table: Table) -> float | None:
