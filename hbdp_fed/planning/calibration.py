@@ -7,8 +7,8 @@ views costs
     call_s + S (step_s + b K gradient_s),
 
 of which the three constants are fitted to trials that differ in steps and batch, by least squares of relative errors
-with no negative constant (Lawson and Hanson 1974). Where one full step would take too long, the trials are smaller and
-the line is followed beyond them.
+with no negative constant (Lawson and Hanson 1974). A trial's step takes all of so many records, so that nothing is left
+to chance. Where one full step would take too long, the trials are smaller and the line is followed beyond them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,20 @@ from hbdp_fed.training import LocalSettings, Progress, resolve_device, train_loc
 from hbdp_fed.training.tasks import task_called
 from hbdp_fed.types import DpSgdParams, ModelSpec, Weights
 
-_LEAST_TURNS = 2
-_SMALL_BATCH = 4
-_MOST_JUDGED = 256
+_LONGEST = 0.25
+"""Of the time, for one step of the largest batch."""
+
+_SMALLER = 4
+"""How much smaller the small batch is than the large one."""
+
+_STEPS = 4
+"""Of the longer trials: enough to tell a step from a round."""
+
+_MOST = 256
+"""Records in a batch."""
+
+_MOST_NUMBERS = 2**24
+"""Numbers in all images together: 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ def prepare_measuring(job: CalibrationJob) -> Callable[[], Throughput]:
     """
     torch.set_num_threads(job.threads)
     bench = _Bench.of(job)
-    bench.trial(steps=1, batch=min(job.batch, _SMALL_BATCH))
+    bench.trial(steps=1, records=1)
     return lambda: _measured(job, bench)
 
 
@@ -124,22 +135,21 @@ def _measured(job: CalibrationJob, bench: _Bench) -> Throughput:
 
 
 def _turns(job: CalibrationJob, bench: _Bench) -> Iterator[list[_Trial]]:
-    """Rounds of one step and of several, with a small and a large batch, in turn until the time is up."""
-    small = min(job.batch, _SMALL_BATCH)
-    first = bench.trial(steps=1, batch=small)
-    # A turn takes five steps of the large batch, and there are to be two of them at least.
-    affordable = job.seconds / (6 * _LEAST_TURNS) / (first.seconds / max(1, first.gradients))
-    large = min(job.batch, max(small, affordable / job.local.multiplicity))
-    steps = min(job.steps, 4) if job.steps > 1 else 1
-    until = time.perf_counter() + job.seconds
+    """Ever larger single steps as far as time allows, then short and long rounds in turn until it is up."""
+    started = time.perf_counter()
+    wanted = min(max(2, math.ceil(job.batch)), len(bench.labels))
+    records = 2
+    latest = bench.trial(steps=1, records=records)
+    while records < wanted and latest.seconds < job.seconds * _LONGEST:
+        records = min(2 * records, wanted)
+        latest = bench.trial(steps=1, records=records)
+    # Near the batch that is asked for: small ones go other ways, and the line to them is not straight.
+    small, steps = max(1, records // _SMALLER), min(job.steps, _STEPS)
+    if (1 + steps) * latest.seconds > job.seconds:
+        steps = 1
     turns = 0
-    while turns < _LEAST_TURNS or time.perf_counter() < until:
-        yield [
-            bench.trial(steps=1, batch=small),
-            bench.trial(steps=steps, batch=small),
-            bench.trial(steps=1, batch=large),
-            bench.trial(steps=steps, batch=large),
-        ]
+    while turns == 0 or time.perf_counter() - started < job.seconds:
+        yield [bench.trial(steps=some, records=count) for count in (small, records) for some in sorted({1, steps})]
         turns += 1
 
 
@@ -165,8 +175,7 @@ class _Bench:
     @classmethod
     def of(cls, job: CalibrationJob) -> _Bench:
         draw = generator(0, "calibration")
-        # Twice the batch, so that Poisson sampling has something to choose from.
-        count = max(2, min(math.ceil(2 * job.batch), _MOST_JUDGED))
+        count = max(2, min(math.ceil(job.batch), _MOST, _MOST_NUMBERS // math.prod(job.image_shape)))
         device = resolve_device(job.device)
         return cls(
             job=job,
@@ -177,15 +186,14 @@ class _Bench:
             draw=draw,
         )
 
-    def trial(self, *, steps: int, batch: float) -> _Trial:
-        rate = min(1.0, batch / len(self.labels))
+    def trial(self, *, steps: int, records: int) -> _Trial:
         started = time.perf_counter()
         result = train_locally(
             architecture=self.job.architecture,
             weights=self.weights,
-            images=self.images,
-            labels=self.labels,
-            mechanism=DpSgdParams(noise_multiplier=1.0, max_grad_norm=1.0, sample_rate=rate, steps=steps),
+            images=self.images[:records],
+            labels=self.labels[:records],
+            mechanism=DpSgdParams(noise_multiplier=1.0, max_grad_norm=1.0, sample_rate=1.0, steps=steps),
             steps=steps,
             settings=self.job.local,
             progress=Progress(0, steps),
@@ -198,14 +206,15 @@ class _Bench:
         return _Trial(steps, result.records_seen * self.job.local.multiplicity, seconds)
 
     def judged_seconds(self) -> float:
-        """Of one record."""
+        """Of one record, by batches of a tenth of the time."""
         model = build_model(self.job.architecture).to(self.device)
-        records = Records(self.images, self.labels)
-        started, runs = time.perf_counter(), 0
-        while runs < _LEAST_TURNS or time.perf_counter() - started < self.job.seconds / 10:
-            task_called(self.job.task).judge(model, records, device=self.device, thorough=False)
-            runs += 1
-        return (time.perf_counter() - started) / (runs * len(records))
+        judge = task_called(self.job.task).judge
+        started, judged, count = time.perf_counter(), 0, 1
+        while judged == 0 or time.perf_counter() - started < self.job.seconds / 10:
+            records = Records(self.images[:count], self.labels[:count])
+            judge(model, records, device=self.device, thorough=False)
+            judged, count = judged + count, min(2 * count, len(self.labels))
+        return (time.perf_counter() - started) / judged
 
 
 def _labels(job: CalibrationJob, count: int, draw: torch.Generator) -> Tensor:
