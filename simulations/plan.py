@@ -157,7 +157,8 @@ def _plan(config: PlanConfig, console: Console, errors: Console) -> int:
     if frontier is not None:
         refused = {budget.eps: plan.why_not(budget.eps) for budget in frontier.budgets}
         known = {eps: reason for eps, reason in refused.items() if reason is not None}
-        recommendation = recommend(frontier, policy, metric_label=label, refused=known)
+        differences = _differences(consortium, frontier)
+        recommendation = recommend(frontier, policy, metric_label=label, refused=known, differences=differences)
     answer = Answer(plan, calibration, frontier, recommendation, label, workers)
     document = answer.document()
     text = dumps(document, indent=2) + "\n"
@@ -209,6 +210,21 @@ def _measured(config: PlanConfig, consortium: Consortium) -> tuple[Frontier | No
     place = chosen_group(sweep, config.group, hospitals=len(consortium.hospitals))
     frontier = sweep.frontier(place, metric=name, lower_is_better=metric(name).lower_is_better)
     return frontier, replace(policy, metric=name), label(name)
+
+
+def _differences(consortium: Consortium, frontier: Frontier) -> list[str]:
+    """How the sweep's federation differs from the consortium: its answer was not measured for these hospitals."""
+    pairs = (
+        ("task", consortium.task, frontier.task),
+        ("data set", consortium.dataset, frontier.dataset),
+        ("model", consortium.model.name, frontier.model),
+        ("number of hospitals", len(consortium.hospitals), frontier.clients),
+    )
+    return [
+        f"this consortium's {name}: the sweep measured {measured}, and {planned} is planned"
+        for name, planned, measured in pairs
+        if planned is not None and measured is not None and planned != measured
+    ]
 
 
 def _policy(config: PlanConfig, consortium: Consortium) -> Policy:

@@ -23,7 +23,7 @@ class BudgetVerdict:
     Attributes:
         eps: The budget.
         verdict: ``meets``, ``fails`` or ``undecided``.
-        reasons: A line for each condition, those that stand in the way first.
+        reasons: A line for each condition, those that stand in the way first; ceilings only where they do.
         loss: Of utility against the control: ``metric``, ``mean``, ``lower``, ``upper``, ``margin``, ``verdict``.
         risk: The attack with the highest upper limit: ``attack``, ``records``, ``rate``, ``upper``, ``limit``,
             ``verdict``; figures are None where nothing was attacked.
@@ -64,7 +64,12 @@ class Recommendation:
 
 
 def recommend(
-    frontier: Frontier, policy: Policy, *, metric_label: str, refused: Mapping[float, str] | None = None
+    frontier: Frontier,
+    policy: Policy,
+    *,
+    metric_label: str,
+    refused: Mapping[float, str] | None = None,
+    differences: Sequence[str] = (),
 ) -> Recommendation:
     """The smallest budget that meets the policy.
 
@@ -75,6 +80,7 @@ def recommend(
         policy: What is wanted; its metric is the frontier's.
         metric_label: How the metric is called.
         refused: Budgets that the consortium cannot have, with the reason.
+        differences: How what was measured differs from what is planned, in words.
     """
     judged = tuple(_judged(evidence, policy, frontier, metric_label, refused or {}) for evidence in frontier.budgets)
     chosen = next((budget for budget in judged if budget.verdict == MEETS), None)
@@ -90,7 +96,7 @@ def recommend(
         conclusion=_conclusion(verdict, chosen, judged),
         budgets=judged,
         what_would_change=tuple(_changes(chosen, judged, policy)),
-        not_covered=not_covered(frontier, policy),
+        not_covered=(*differences, *not_covered(frontier, policy)),
     )
 
 
@@ -99,6 +105,8 @@ def _judged(
 ) -> BudgetVerdict:
     found = findings(evidence, policy, metric=label, refusal=refused.get(evidence.eps))
     order = {FAILS: 0, UNDECIDED: 1, MEETS: 2}
+    told = [finding for finding in found if (finding.condition, finding.verdict) != ("ceiling", MEETS)]
+    told.sort(key=lambda finding: order[finding.verdict])
     by_condition = {finding.condition: finding for finding in found}
     loss = evidence.loss
     attacks = [attack for attack in evidence.attacks.get(policy.threat_model, ()) if attack.upper is not None]
@@ -106,7 +114,7 @@ def _judged(
     return BudgetVerdict(
         eps=evidence.eps,
         verdict=overall(found),
-        reasons=tuple(finding.reason for finding in sorted(found, key=lambda finding: order[finding.verdict])),
+        reasons=tuple(finding.reason for finding in told),
         loss={
             "metric": frontier.metric,
             "mean": 0.0 if evidence.is_control else loss.mean,
@@ -144,15 +152,17 @@ def _changes(chosen: BudgetVerdict | None, judged: Sequence[BudgetVerdict], poli
             yield _evidence_for(budget, chosen)
     if chosen is not None:
         yield from _what_holds(chosen, policy)
-    near = _nearest(smaller)
-    if near is not None:
-        yield near
+    # Where evidence is missing, the policy is not what stands in the way.
+    if chosen is not None or all(budget.verdict == FAILS for budget in judged):
+        near = _nearest(smaller)
+        if near is not None:
+            yield near
 
 
 def _evidence_for(budget: BudgetVerdict, chosen: BudgetVerdict | None) -> str:
     wanted = [finding.settles for finding in budget.findings if finding.verdict == UNDECIDED and finding.settles]
-    instead = "" if chosen is None else f" instead of {chosen.eps:g}"
-    return f"eps={budget.eps:g} is undecided, and would be recommended{instead} after: {'; and '.join(wanted)}"
+    instead = "" if chosen is None else f", and decide whether it comes before eps={chosen.eps:g}"
+    return f"eps={budget.eps:g} is undecided; this would settle it{instead}: {'; and '.join(wanted)}"
 
 
 def _what_holds(chosen: BudgetVerdict, policy: Policy) -> Iterator[str]:

@@ -89,7 +89,7 @@ def test_a_smaller_undecided_budget_is_told_and_does_not_hold_up_the_answer() ->
     found = recommended([budget(1, loss=UNCLEAR), budget(8), control()])
     assert (found.verdict, found.eps) == ("recommended", 8.0)
     assert found.what_would_change[0].startswith(
-        "eps=1 is undecided, and would be recommended instead of 8 after: about"
+        "eps=1 is undecided; this would settle it, and decide whether it comes before eps=8: about"
     )
 
 

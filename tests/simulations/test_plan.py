@@ -170,6 +170,7 @@ def test_a_sweep_adds_frontier_and_recommendation(here: Path, capsys: pytest.Cap
     assert "eps=1e+06 is the smallest budget that was shown to satisfy your policy" in said
     assert "MCC is non-inferior" in said
     assert answer["not_covered"][0] in said
+    assert not any("consortium" in line for line in answer["not_covered"])
 
 
 def test_ceilings_hold_for_what_a_sweep_recommends(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +185,18 @@ def test_ceilings_hold_for_what_a_sweep_recommends(here: Path, capsys: pytest.Ca
         assert answer["verdict"] == "none"
         assert "c refuses" in answer["budgets"][0]["reasons"][0]
     assert "no budget satisfies your policy" in capsys.readouterr().out
+
+
+def test_a_sweep_of_another_federation_is_told_to_be_one(here: Path) -> None:
+    file = here / "sweep.json"
+    file.write_text(dumps(SWEEP))
+    answer = planned(here, f"sweep={file}", dataset="chest_xray", model={"name": "resnet9", "width": 8})[
+        "recommendation"
+    ]
+    assert answer["not_covered"][:2] == [
+        "this consortium's data set: the sweep measured phantom, and chest_xray is planned",
+        "this consortium's model: the sweep measured cnn, and resnet9 is planned",
+    ]
 
 
 def test_what_is_typed_goes_before_the_target_and_that_before_the_default(here: Path) -> None:
