@@ -88,7 +88,7 @@ def chosen_group(sweep: SweepFile, wanted: int | None, *, hospitals: int) -> int
         if not 0 <= wanted < len(groups):
             raise SettingError("group", f"must be from 0 to {len(groups) - 1}, got {wanted}: {_listed(groups)}")
         return wanted
-    alike = [place for place, values in enumerate(groups) if values.get("clients") == hospitals]
+    alike = [place for place in range(len(groups)) if sweep.clients(place) == hospitals]
     if len(groups) == 1 or len(alike) == 1:
         return alike[0] if alike else 0
     raise SettingError("group", f"the sweep has {len(groups)} groups; choose one: {_listed(groups)}")

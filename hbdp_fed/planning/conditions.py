@@ -76,7 +76,7 @@ def _utility(evidence: BudgetEvidence, policy: Policy, metric: str) -> Finding:
             allowed=margin,
             settles="a control (eps=inf) with the same seeds",
         )
-    told = f"{metric} loses {loss.mean:+.3f} ({loss.lower:+.3f} to {loss.upper:+.3f}, {_seeds(loss.seeds)})"
+    told = f"loss of {metric} {loss.mean:+.3f} ({loss.lower:+.3f} to {loss.upper:+.3f}, {_seeds(loss.seeds)})"
     if loss.upper <= margin:
         return Finding("utility", MEETS, f"{told}: at most the margin of {margin:g}", allowed=margin)
     if loss.lower > margin:

@@ -17,6 +17,7 @@ from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.planning.reading import Number, PositiveOrInfinite, Section, read_as
 
 RECONSTRUCTION = "reconstruction"
+_CLIENTS = "clients"
 
 
 class _Open(Section):
@@ -29,7 +30,6 @@ class _Difference(_Open):
     mean: Number | None = None
     low: Number | None = None
     high: Number | None = None
-    n: int | None = None
 
 
 class _Utility(_Open):
@@ -218,6 +218,11 @@ class SweepFile:
         """What sets each group apart."""
         return tuple(group.values for group in self.content.groups)
 
+    def clients(self, group: int) -> int | None:
+        """How many hospitals a group has, by its own values, which are as they were typed, or else by the sweep's."""
+        typed = str(self.content.groups[group].values.get(_CLIENTS))
+        return int(typed) if typed.isdecimal() else self.content.clients
+
     def frontier(self, group: int, *, metric: str, lower_is_better: bool) -> Frontier:
         """One group as evidence.
 
@@ -227,20 +232,21 @@ class SweepFile:
             lower_is_better: Which way the metric runs.
 
         Raises:
-            SettingError: if the sweep has no such metric.
+            SettingError: if the group is empty or has no such metric.
         """
         content, chosen = self.content, self.content.groups[group]
+        if not chosen.budgets:
+            raise SettingError(f"groups[{group}].budgets", "must have at least one entry: no run of it is finished")
         measured = {name for budget in chosen.budgets for name in budget.utility}
         if metric not in measured:
             raise unknown_choice("policy.metric", metric, measured)
         budgets = sorted(chosen.budgets, key=lambda budget: budget.eps)
-        clients = chosen.values.get("clients", content.clients)
         return Frontier(
             name=content.name,
             dataset=content.dataset,
             task=content.task,
             model=content.model,
-            clients=clients,
+            clients=self.clients(group),
             values=chosen.values,
             metric=metric,
             lower_is_better=lower_is_better,
@@ -266,8 +272,8 @@ def read_sweep(value: Any) -> SweepFile:
         raise SettingError("groups", "must have at least one entry: the sweep finished no run")
     for place, group in enumerate(content.groups):
         budgets = [budget.eps for budget in group.budgets]
-        if not budgets or len(set(budgets)) < len(budgets):
-            raise SettingError(f"groups[{place}].budgets", "must have at least one budget, and none of them twice")
+        if len(set(budgets)) < len(budgets):
+            raise SettingError(f"groups[{place}].budgets", "must have every budget once")
     return SweepFile(content)
 
 

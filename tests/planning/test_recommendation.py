@@ -283,7 +283,6 @@ def test_the_policy_is_told_in_words() -> None:
         ({"kind": "plan"}, "kind"),
         ({"kind": "sweep"}, "groups"),
         (sweep([], groups=[]), "groups"),
-        (sweep([]), "groups[0].budgets"),
         (sweep([budget(8), budget(8)]), "groups[0].budgets"),
         (sweep([{**budget(8), "eps": -1}]), "groups[0].budgets[0].eps"),
         (
@@ -296,6 +295,12 @@ def test_a_file_that_is_no_sweep_is_refused_with_the_place(content: Any, key: st
     with pytest.raises(SettingError) as caught:
         read_sweep(content)
     assert caught.value.key == key
+
+
+def test_a_group_without_a_finished_run_is_refused_when_it_is_asked_for() -> None:
+    found = read_sweep(sweep([]))
+    with pytest.raises(SettingError, match="no run of it is finished"):
+        found.frontier(0, metric="mcc", lower_is_better=False)
 
 
 def test_an_unknown_metric_is_refused_with_those_that_were_measured() -> None:

@@ -210,7 +210,7 @@ def test_what_is_typed_goes_before_the_target_and_that_before_the_default(here: 
 def test_a_sweep_over_several_federations_needs_a_choice(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = here / "sweep.json"
     groups = [
-        {"values": {"clients": count}, "budgets": [budget(1e6, attacks=tried)]}
+        {"values": {"clients": str(count)}, "budgets": [budget(1e6, attacks=tried)]}
         for count, tried in ((3, [attack(0, 440)]), (5, []))
     ]
     file.write_text(dumps({**SWEEP, "groups": groups}))
@@ -220,9 +220,11 @@ def test_a_sweep_over_several_federations_needs_a_choice(here: Path, capsys: pyt
     assert json.loads((here / "other" / "plan.json").read_text())["recommendation"]["verdict"] == "undecided"
     capsys.readouterr()
     assert "must be from 0 to 1, got 2" in refused(capsys, written(here), f"sweep={file}", "group=2")
-    groups[0]["values"] = groups[1]["values"] = {"alpha": 0.5}
+    groups[0]["values"] = groups[1]["values"] = {"partition.alpha": "0.5"}
     file.write_text(dumps({**SWEEP, "groups": groups}))
-    assert "the sweep has 2 groups; choose one: 0 (alpha=0.5); 1" in refused(capsys, written(here), f"sweep={file}")
+    assert "the sweep has 2 groups; choose one: 0 (partition.alpha=0.5); 1" in refused(
+        capsys, written(here), f"sweep={file}"
+    )
 
 
 @pytest.mark.parametrize(
