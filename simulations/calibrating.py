@@ -76,9 +76,14 @@ def calibrated(job: CalibrationJob, *, workers: int) -> Calibration:
 
 
 def _process() -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "simulations.calibrating"]
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        [sys.executable, "-m", "simulations.calibrating"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where sessions share the processors, each has a share of its own, like a machine that nobody else uses.
+        start_new_session=True,
     )
 
 
