@@ -11,82 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ConfigDict, Field
-
 from hbdp_fed.errors import SettingError, unknown_choice
-from hbdp_fed.planning.reading import Number, PositiveOrInfinite, Section, read_as
+from hbdp_fed.planning.reading import read_as
+from hbdp_fed.planning.sweep_content import (
+    AttackContent,
+    BudgetContent,
+    DifferenceContent,
+    RiskContent,
+    SweepContent,
+    UtilityContent,
+)
 
 RECONSTRUCTION = "reconstruction"
 _CLIENTS = "clients"
-
-
-class _Open(Section):
-    """A part of a file of which not everything is read."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class _Difference(_Open):
-    mean: Number | None = None
-    low: Number | None = None
-    high: Number | None = None
-
-
-class _Utility(_Open):
-    mean: Number | None = None
-    sd: Number | None = None
-    difference: _Difference | None = None
-
-
-class _Attack(_Open):
-    name: str
-    kind: str
-    records: int | None = None
-    successes: Number | None = None
-    probes: int | None = None
-    success_rate: Number | None = None
-    success_rate_ci95: tuple[Number | None, Number | None] | None = None
-    criterion: str | None = None
-    baseline_success_rate: Number | None = None
-    control_success_rate: Number | None = None
-    share: Number | None = None
-
-
-class _Risk(_Open):
-    bound: Number | None = None
-    attacks: tuple[_Attack, ...] = ()
-
-
-class _Hospital(_Open):
-    name: str
-    bound_worst_case: Number | None = None
-
-
-class _Budget(_Open):
-    eps: PositiveOrInfinite
-    seeds: tuple[int, ...] = ()
-    utility: Mapping[str, _Utility] = Field(default_factory=dict)
-    risk: Mapping[str, _Risk] = Field(default_factory=dict)
-    hospitals: tuple[_Hospital, ...] = ()
-
-
-class _Group(_Open):
-    values: Mapping[str, Any] = Field(default_factory=dict)
-    budgets: tuple[_Budget, ...]
-
-
-class _Sweep(_Open):
-    name: str = ""
-    task: str | None = None
-    dataset: str | None = None
-    model: str | None = None
-    clients: int | None = None
-    metrics: tuple[str, ...] = ()
-    selection: tuple[str, ...] = ()
-    control: PositiveOrInfinite | None = None
-    groups: tuple[_Group, ...]
-    pending: int = 0
-    failures: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,7 +135,7 @@ class SweepFile:
         groups: What sets each group apart.
     """
 
-    content: _Sweep
+    content: SweepContent
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -267,7 +204,7 @@ def read_sweep(value: Any) -> SweepFile:
     """
     if not isinstance(value, Mapping) or value.get("kind") != "sweep":
         raise SettingError("kind", "must be 'sweep': this is no sweep's file")
-    content = read_as(_Sweep, value)
+    content = read_as(SweepContent, value)
     if not content.groups:
         raise SettingError("groups", "must have at least one entry: the sweep finished no run")
     for place, group in enumerate(content.groups):
@@ -277,11 +214,11 @@ def read_sweep(value: Any) -> SweepFile:
     return SweepFile(content)
 
 
-def _evidence(budget: _Budget, metric: str, *, lower_is_better: bool, control: float | None) -> BudgetEvidence:
-    utility = budget.utility.get(metric, _Utility())
+def _evidence(budget: BudgetContent, metric: str, *, lower_is_better: bool, control: float | None) -> BudgetEvidence:
+    utility = budget.utility.get(metric, UtilityContent())
     bounds = [hospital.bound_worst_case for hospital in budget.hospitals]
     known = [bound for bound in bounds if bound is not None]
-    whole = budget.risk.get("worst_case", _Risk()).bound
+    whole = budget.risk.get("worst_case", RiskContent()).bound
     return BudgetEvidence(
         eps=budget.eps,
         is_control=control is not None and budget.eps == control,
@@ -297,7 +234,7 @@ def _evidence(budget: _Budget, metric: str, *, lower_is_better: bool, control: f
     )
 
 
-def _loss(difference: _Difference | None, *, lower_is_better: bool, seeds: int) -> Loss:
+def _loss(difference: DifferenceContent | None, *, lower_is_better: bool, seeds: int) -> Loss:
     if difference is None:
         return Loss(seeds=seeds)
     ends = _real(difference.low), _real(difference.high)
@@ -307,7 +244,7 @@ def _loss(difference: _Difference | None, *, lower_is_better: bool, seeds: int) 
     return Loss(_minus(mean), _minus(ends[1]), _minus(ends[0]), seeds)
 
 
-def _attack(attack: _Attack) -> AttackEvidence:
+def _attack(attack: AttackContent) -> AttackEvidence:
     lower, upper = attack.success_rate_ci95 or (None, None)
     records, rate = attack.records or 0, _real(attack.success_rate)
     successes = _real(attack.successes)
