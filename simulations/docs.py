@@ -12,7 +12,16 @@ from rich.markdown import Markdown
 from hbdp_fed.errors import UserError, unknown_choice
 from simulations.program import OK, exit_code
 
-PAGES = ("worst_case", "relaxed", "realistic", "reading_the_table", "own_data")
+PAGES = (
+    "worst_case",
+    "relaxed",
+    "realistic",
+    "reading_the_table",
+    "own_data",
+    "settings",
+    "failures",
+    "measurements",
+)
 """The pages' names, in the order in which a newcomer reads them."""
 
 _WIDTH = 120

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ from simulations.compose import compose_run, typed_as
 from simulations.consortium_file import chosen_group, example_names, load_consortium, load_sweep
 from simulations.plan_table import show_plan, show_recommendation
 from simulations.program import OK, error_console, exit_code, make_console
-from simulations.run_folder import chosen_folder, create, time_stamp
+from simulations.run_folder import chosen_folder, create, environment, time_stamp
 from simulations.schema import PlanConfig
 
 TABLE, JSON = "table", "json"
@@ -164,6 +165,7 @@ def _plan(config: PlanConfig, console: Console, errors: Console) -> int:
     text = dumps(document, indent=2) + "\n"
     path = create(folder, key="output").path / "plan.json"
     path.write_text(text, encoding="utf-8")
+    page = _write_report(path.parent, json.loads(text), config)
     if config.format == JSON:
         sys.stdout.write(text)
         return OK
@@ -171,7 +173,17 @@ def _plan(config: PlanConfig, console: Console, errors: Console) -> int:
     if frontier is not None and recommendation is not None:
         show_recommendation(console, recommendation, frontier, label)
     console.print(f"plan: {path}", soft_wrap=True, markup=False)
+    console.print(f"report: {page}", soft_wrap=True, markup=False)
     return OK
+
+
+def _write_report(folder: Path, document: Mapping[str, Any], config: PlanConfig) -> Path:
+    from hbdp_fed.report import render_plan_report  # draws, which takes a second to import
+
+    page = folder / "report.html"
+    about = environment(resolve_device(config.device))
+    page.write_text(render_plan_report(document, environment=about), encoding="utf-8")
+    return page
 
 
 def _check(config: PlanConfig) -> None:

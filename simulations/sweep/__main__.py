@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from hbdp_fed.audit import wording
 from hbdp_fed.audit.numbers import show_duration
 from hbdp_fed.errors import SettingError
-from hbdp_fed.strict_json import dumps
 from simulations import checks
 from simulations.compose import compose_run, typed, typed_as
 from simulations.interrupt import Interrupted
 from simulations.prepare import prepare
 from simulations.program import FAILED, OK, exit_code, make_console
-from simulations.reporting import write_sweep_reports
 from simulations.run_folder import chosen_folder, create, read_summary, time_stamp
 from simulations.schema import SweepConfig
 from simulations.sweep.axes import BUDGET, Asked, take_apart
 from simulations.sweep.board import Board, board
 from simulations.sweep.cells import Cell, compared_runs, is_finished
 from simulations.sweep.engines import check_quota, quota
-from simulations.sweep.gather import gather
-from simulations.sweep.pictures import draw_reconstructions
 from simulations.sweep.request import FILE, Request, held, read_request, requested, write_request
-from simulations.sweep.table import as_csv, as_markdown, sheets
+from simulations.sweep.results import write_results
 from simulations.sweep.work import Ended, Job, work
 
 HELP = """usage: python -m simulations.sweep [key=value ...]
@@ -140,7 +133,7 @@ def _sweep(folder: Path, request: Request, config: SweepConfig, console: Console
                     on_stop=lambda: _stopping(shown),
                 )
         wall = {"wall_s": time.perf_counter() - started, "parallel": config.parallel}
-        _write(folder, request, list(failures.values()), wall, console)
+        write_results(folder, request, list(failures.values()), wall, console)
     if not whole:
         console.print(f"go on with: python -m simulations.sweep resume={folder}", soft_wrap=True)
         raise Interrupted(0)
@@ -198,41 +191,6 @@ def _line(folder: Path, ended: Ended) -> str:
     ]
     utility = f"{wording.label(metric)} {wording.written(metric, summary['utility'].get(metric))}"
     return f"{ended.job.name}: {', '.join([utility, *rates])}; {show_duration(ended.seconds)}"
-
-
-def _write(
-    folder: Path, request: Request, failures: list[dict[str, Any]], wall: Mapping[str, Any], console: Console
-) -> None:
-    sweep = gather(folder, request, failures, wall)
-    unfinished = folder / "sweep.json.partial"
-    unfinished.write_text(dumps(sweep, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / "sweep.json")
-    plain = read_sweep(folder)
-    found = list(sheets(plain))
-    (folder / "sweep.csv").write_text(as_csv(plain), encoding="utf-8")
-    (folder / "sweep.md").write_text(as_markdown(found), encoding="utf-8")
-    for sheet in found:
-        table = Table(title=escape(sheet.title), title_justify="left", title_style="bold", show_lines=True)
-        for name in sheet.narrow.columns:
-            table.add_column(escape(name), justify="left", overflow="fold")
-        for row in sheet.narrow.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
-    drawn = list(draw_reconstructions(plain, folder))
-    for path in drawn:
-        console.print(f"best reconstructions: {path}", soft_wrap=True)
-    shared = typed(compose_run(list(request.fixed)))
-    for report in write_sweep_reports(folder, plain, {path.stem: path for path in drawn}, shared):
-        console.print(f"report: {report}", soft_wrap=True)
-    for failure in failures:
-        console.print(f"failed: {failure['run']}: {failure['reason']}", soft_wrap=True, markup=False)
-    console.print(f"tables: {folder / 'sweep.md'}, {folder / 'sweep.csv'}, {folder / 'sweep.json'}", soft_wrap=True)
-
-
-def read_sweep(folder: Path) -> dict[str, Any]:
-    """``sweep.json`` as it was written (infinities stay the string ``inf``)."""
-    value: dict[str, Any] = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-    return value
 
 
 if __name__ == "__main__":

@@ -266,9 +266,10 @@ def _spread(values: Sequence[float | str | None]) -> dict[str, Any]:
     return {"mean": mean, "sd": deviation, "values": list(values)}
 
 
-def _gain(before: Sequence[float | None], after: Sequence[float | None]) -> dict[str, Any]:
+def _gain(before: Sequence[float | str | None], after: Sequence[float | str | None]) -> dict[str, Any]:
     """The mean difference with its 95% interval over seeds, by Student's law; of one seed, without interval."""
-    known = [b - a for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+    differences = [wording.number(b) - wording.number(a) for a, b in zip(before, after, strict=True)]
+    known = [value for value in differences if math.isfinite(value)]
     if not known or len(known) < len(before):
         return {"mean": None, "low": None, "high": None}
     mean = float(np.mean(known))
