@@ -29,7 +29,7 @@ from hbdp_fed.privacy.history import (
     merged,
     probability_of_inclusion,
 )
-from hbdp_fed.privacy.renyi import ORDERS, delta_of_renyi, epsilon_of_renyi, renyi_divergence
+from hbdp_fed.privacy.renyi import ORDERS, delta_of_renyi, epsilon_by_renyi, epsilon_of_renyi, renyi_divergence
 
 Accountant = Literal["rdp", "tight"]
 
@@ -71,9 +71,9 @@ def _guess_by_participation(history: History, eps: float) -> float:
 
 ACCOUNTANTS: Mapping[str, _Answers] = {
     "rdp": _Answers(
-        epsilon=lambda history, delta: epsilon_of_renyi(renyi_divergence(history), delta=delta) if history else 0.0,
+        epsilon=lambda history, delta: epsilon_by_renyi(history, delta=delta) if history else 0.0,
         delta=lambda history, epsilon: delta_of_renyi(renyi_divergence(history), epsilon=epsilon) if history else 0.0,
-        floor=lambda history, delta: epsilon_of_renyi(renyi_divergence(history), delta=delta),
+        floor=lambda history, delta: epsilon_by_renyi(history, delta=delta),
         guess=_guess_by_divergence,
         precision=1e-7,
     ),
