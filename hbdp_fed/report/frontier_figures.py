@@ -110,7 +110,12 @@ def budgets_figure(budgets: Sequence[Mapping[str, Any]], name: str, *, sweep: Ma
     lower.set_xlabel("epsilon, on a logarithmic scale; inf: without noise", size=8.5, color=SOFT)
     for axes in (upper, lower):
         bare(axes)
-    entitle(figure, "Utility and risk over budgets", "bars: standard deviation over seeds above, 95% intervals below")
+    entitle(
+        figure,
+        "Utility and risk over budgets",
+        "bars: standard deviation over seeds above, 95% intervals below\n"
+        "dashed in an attack's colour: its own bound, which starts from its own guess",
+    )
     return figure
 
 
@@ -242,6 +247,10 @@ def _risk_over(axes: Axes, across: Sequence[float], budgets: Sequence[Mapping[st
             linewidth=1.2, elinewidth=1, capsize=2.5,
             label=spoken(name) if surface == "gradient" else f"{spoken(name)}, {spoken(surface)}",
         )  # fmt: skip
+        own_bounds = [number(own[place].get("bound")) for place in drawn]
+        if any(map(math.isfinite, own_bounds)):
+            # A bound starts from what a guess scores, and an attack's guess need not be that of the threat model.
+            axes.plot([across[place] for place in drawn], own_bounds, color=colour, linewidth=1, linestyle=(0, (5, 2)))
     for model, style in (("worst_case", (0, (5, 2))), ("relaxed", (0, (1, 1.5)))):
         bounds = [number(((budget.get("risk") or {}).get(model) or {}).get("bound")) for budget in budgets]
         if any(map(math.isfinite, bounds)):

@@ -126,7 +126,8 @@ def _eps(budget: Budget) -> str:
 def _risk(entry: Mapping[str, Any]) -> Iterator[str]:
     """The bound of a threat model, and a line an attack."""
     if entry["bound"] is not None:
-        yield f"bound {show_percent(entry['bound'])}"
+        guess = "" if entry.get("prior") is None else f" (a guess {show_percent(entry['prior'])})"
+        yield f"bound {show_percent(entry['bound'])}{guess}"
     for attack in entry["attacks"]:
         seen = "" if attack["surface"] == "gradient" else f" on the {attack['surface'].replace('_', ' ')}"
         name = f"{attack['name'].replace('_', ' ')}{seen}"
@@ -135,7 +136,9 @@ def _risk(entry: Mapping[str, Any]) -> Iterator[str]:
             continue
         rate, low, high = map(show_percent, (attack["success_rate"], *attack["success_rate_ci95"]))
         flag = " ABOVE ITS BOUND" if attack["above_bound"] else ""
-        yield f"{name} {rate} ({low} to {high}), n={attack['records']}{flag}"
+        # Its own bound starts from its own guess.
+        own = "" if attack["bound"] is None else f"; its bound {show_percent(attack['bound'])}"
+        yield f"{name} {rate} ({low} to {high}), n={attack['records']}{own}{flag}"
 
 
 def _short(value: float | str) -> str:
