@@ -34,7 +34,7 @@ def draw_reconstructions(sweep: Mapping[str, Any], folder: Path) -> Iterator[Pat
         of = "".join(f"_{key}-{value}" for key, value in group["values"].items())
         for name, surface in keys:
             rows = list(_rows(group["budgets"], folder, name, surface))
-            if rows:
+            if any(columns for _, columns in rows):
                 title = f"{name.replace('_', ' ')} ({surface.replace('_', ' ')}) on {sweep['dataset']}"
                 path = folder / "figures" / f"{name}_{surface}{of}.png"
                 save_figure(budget_figure(rows, title=title), path)
@@ -47,6 +47,7 @@ def _rows(budgets: Any, folder: Path, name: str, surface: str) -> Iterator[tuple
         rates = [a["success_rate"] for a in attacks if (a["name"], a["surface"]) == (name, surface)]
         kept = [folder / run / "reconstructions" / f"{name}_{surface}.npz" for run in budget["runs"]]
         columns = [column for path in kept if path.is_file() for column in load_columns(path)]
-        if rates and rates[0] is not None and columns:
+        # Where an attack got nothing out, an empty row says so.
+        if rates and rates[0] is not None:
             label = f"eps = {written(float(budget['eps']))}\n{show_percent(rates[0])} rebuilt"
             yield label, best_first(columns)[:_SHOWN]
