@@ -14,6 +14,7 @@ MAKEFLAGS += --no-builtin-rules
 IS_USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$(( n < 4 ? n + 1 : 4 )))
 # Written last, so an install that broke off is taken up again.
 INSTALLED := $(VENV)/.installed
 
@@ -42,9 +43,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Five hospitals train under epsilon 1e12, are attacked, and get their report (in runs/)
 	$(BIN)/python -m simulations.run clients=5 eps=1e12 $(ARGS)
 
-# A file's tests share what takes long to make, so files, not tests, are dealt to the processes.
+# A file's tests share what takes long to make, so files, not tests, are dealt to the processes. There is one more of them
+# than processors: many tests wait for other processes to start.
 test: $(INSTALLED) ## Run the tests, on up to four processors
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED) ## Run the tests that take longer than a minute each
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)

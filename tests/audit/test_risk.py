@@ -98,7 +98,20 @@ def test_where_nothing_was_attacked_no_number_is_made_up(images, probes: int) ->
     figures = attack_figures("imprint", "gradient", outcomes)
     assert figures.records == figures.reconstructed == 0
     assert (figures.kind, figures.probes) == ("reconstruction", 0)
-    told = {"name", "kind", "surface", "round", "rounds", "records", "probes", "reconstructed", "criterion", "settings"}
+    assert figures.clusters == ()
+    told = {
+        "clusters",
+        "name",
+        "kind",
+        "surface",
+        "round",
+        "rounds",
+        "records",
+        "probes",
+        "reconstructed",
+        "criterion",
+        "settings",
+    }
     for name in set(AttackFigures.__dataclass_fields__) - told:
         value = getattr(figures, name)
         assert value is None or set(value.values()) == {None}, name

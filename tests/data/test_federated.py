@@ -114,8 +114,9 @@ def test_with_scanner_shift_every_record_has_its_own_sites_look() -> None:
     dataset = ImageDataset("grey", "binary", ("a", "b"), train=grey, val=grey, test=grey)
     federation = deal(dataset, clients=3, partition=PartitionSettings(), scanner_shift=0.5, seed=0)
     looks = []
-    for site, hospital in enumerate(federation.hospitals):
-        scanner = hospital.scanner
+    for hospital in federation.hospitals:
+        (site,) = hospital.sites
+        scanner = federation.scanners[site]
         expected = scanner.gain * (0.5**scanner.gamma - 0.5) + 0.5 + scanner.offset
         at_site = (hospital.records, federation.val.select(torch.where(federation.val_site == site)[0]))
         for records in (*at_site, federation.test.select(torch.where(federation.test_site == site)[0])):
