@@ -48,7 +48,7 @@ demo: $(INSTALLED) ## Five hospitals train under epsilon 1e12, are attacked, and
 test: $(INSTALLED) ## Run the tests, on up to four processors
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-slow: $(INSTALLED) ## Run the tests that take longer than a minute each
+test-slow: $(INSTALLED) ## Run the tests that take long, the wheel and the benchmarks among them
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 bench: $(INSTALLED) ## Measure what a private training step costs, beside plain SGD and Opacus (in runs/bench/)

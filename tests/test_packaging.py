@@ -69,6 +69,7 @@ def test_wheel_declares_the_console_script(wheel: zipfile.Path) -> None:
     assert parser["console_scripts"]["hbdp-fed"] == "simulations.cli:main"
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_runs_where_there_is_no_checkout(wheel: zipfile.Path, tmp_path: Path) -> None:
     """A whole run of the console script, Ray's workers included, that imports nothing from this checkout."""
     installed, elsewhere = tmp_path / "site", tmp_path / "elsewhere"

@@ -82,6 +82,7 @@ def smoke(bench: SimpleNamespace, output: Path, *more: str) -> list[dict[str, An
 # --- The command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_smoke_run_leaves_a_row_with_every_key_for_every_mode(bench: SimpleNamespace, tmp_path: Path) -> None:
     rows = smoke(bench, tmp_path / "new" / "bench.json")
     assert [(row["mode"], row["precision"]) for row in rows] == MODES
@@ -347,7 +348,9 @@ def test_ratio_is_the_median_of_the_ratios_within_turns(bench: SimpleNamespace) 
     assert (row.peak_memory_mb, row.peak_memory_ratio) == (3.0, 1.5)
 
 
-@pytest.mark.parametrize("failing_step", [0, 1, 4])
+@pytest.mark.parametrize(
+    "failing_step", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_mode_that_fails_is_listed_with_the_reason_and_stops_nobody(bench: SimpleNamespace, failing_step: int) -> None:
     """It may fail when it is prepared, when its memory is measured, or later."""
     steps = 0
