@@ -103,7 +103,7 @@ def take_apart(arguments: Sequence[str]) -> Asked:
         (text,) = (text for text in fixed if text.startswith(f"{BUDGET}="))
         fixed.remove(text)
         budgets = Axis(BUDGET, (text.partition("=")[2],))
-    return Asked(tuple(own), tuple(fixed), (*axes.values(), _ascending(budgets)))
+    return Asked(tuple(own), tuple(fixed), (*axes.values(), ascending(budgets)))
 
 
 def written(value: Any) -> str:
@@ -171,7 +171,12 @@ def _is_taken(text: str, sections: Sequence[str]) -> bool:
     return True
 
 
-def _ascending(budgets: Axis) -> Axis:
+def ascending(budgets: Axis) -> Axis:
+    """The budgets from the smallest to ``inf``.
+
+    Raises:
+        SettingError: if one of them is no number.
+    """
     try:
         return Axis(BUDGET, tuple(sorted(budgets.values, key=_number)))
     except ValueError as error:

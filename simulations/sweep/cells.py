@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbdp_fed.data import POOLED
-from simulations.sweep.axes import Asked, Axis, assignments
+from simulations.sweep.axes import Asked, Axis, ascending, assignments
 
 ALONE = "alone"
 COMPARED = (ALONE, POOLED)
@@ -131,12 +130,7 @@ def extended(before: Sequence[Axis], after: Sequence[Axis]) -> tuple[Axis, ...] 
     joined = [
         Axis(old.key, tuple(dict.fromkeys((*old.values, *new.values)))) for old, new in zip(before, after, strict=True)
     ]
-    return (*joined[:-1], Axis(joined[-1].key, tuple(sorted(joined[-1].values, key=_budget))))
-
-
-def _budget(text: str) -> float:
-    value = float(text)
-    return math.inf if math.isnan(value) else value
+    return (*joined[:-1], ascending(joined[-1]))
 
 
 def _safe(name: str) -> str:
