@@ -16,16 +16,19 @@ written as FOLDER/strategies.json.
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from budget_table import finished
 
 from hbdp_fed.audit import wording
 from hbdp_fed.strict_json import dumps
+from simulations.run import main as start
+from simulations.run_folder import read_summary
 
 Summary = Mapping[str, Any]
 
@@ -59,6 +62,17 @@ def strategies(grid: Sequence[float]) -> list[Strategy]:
         *(Strategy(f"{FEDPROX}, mu={mu:g}", f"fedprox_mu-{mu:g}", (f"training.proximal={mu:g}",)) for mu in grid),
         Strategy(SCAFFOLD, "scaffold", ("training.correction=scaffold",)),
     ]
+
+
+def finished(folder: Path, eps: str, seed: int, overrides: Sequence[str]) -> Summary:
+    """The summary of one run, which is started if it is not there."""
+    path = folder / f"eps-{eps}_seed-{seed}"
+    if not (path / "summary.json").exists():
+        shutil.rmtree(path, ignore_errors=True)
+        code = start([f"eps={eps}", f"seed={seed}", f"run_dir={path}", *overrides])
+        if code:
+            sys.exit(code)
+    return read_summary(path)
 
 
 def values(runs: Sequence[Summary], name: str, *, of: str = "utility") -> list[float]:

@@ -11,14 +11,12 @@ from types import ModuleType
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare_strategies.py"
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    # It imports its neighbours, as scripts do that are started from their folder.
-    monkeypatch.syspath_prepend(SCRIPTS)
-    spec = importlib.util.spec_from_file_location("compare_strategies_script", SCRIPTS / "compare_strategies.py")
+    spec = importlib.util.spec_from_file_location("compare_strategies_script", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -92,8 +90,28 @@ def test_runs_that_are_missing_are_started_with_what_sets_their_strategy_apart_a
         write(path.parents[1], path.parent.name, [0.5], [0.5])
         return 0
 
-    monkeypatch.setattr("budget_table.run", run)
+    monkeypatch.setattr(script, "start", run)
     script.main(["--seeds", "0", "--mu", "--folder", str(folder / "new"), "--", "data=phantom", "clients=3"])
     shared = ["partition.scheme=dirichlet", "partition.alpha=0.1", "adversary.attack=none", "data=phantom", "clients=3"]
     assert [arguments[3:] for arguments in started] == [shared, [*shared, "training.correction=scaffold"]]
     assert [arguments[:2] for arguments in started] == [["eps=1e9", "seed=0"]] * 2
+
+
+def test_what_is_left_of_a_broken_run_is_begun_again_and_a_failure_ends_the_comparison(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "fedavg" / "eps-1e9_seed-0"
+    broken.mkdir(parents=True)
+    (broken / "rounds.jsonl").write_text("half a run")
+    started: list[list[str]] = []
+
+    def fail(arguments: list[str]) -> int:
+        started.append(arguments)
+        assert not broken.exists()
+        return 2
+
+    monkeypatch.setattr(script, "start", fail)
+    with pytest.raises(SystemExit) as ended:
+        script.main(["--seeds", "0", "--mu", "--folder", str(tmp_path)])
+    assert ended.value.code == 2
+    assert [arguments[:3] for arguments in started] == [["eps=1e9", "seed=0", f"run_dir={broken}"]]
