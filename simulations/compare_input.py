@@ -13,11 +13,10 @@ import yaml
 
 from hbdp_fed.audit.comparison import FinishedRun, judgement_of, read_predictions
 from hbdp_fed.errors import DataFileError, SettingError, UserError
-from simulations.run_folder import RunFolder, read_summary
+from simulations.run_folder import SWEEP_FILE, RunFolder, read_summary
 from simulations.run_list import BROKEN, FINISHED, listed, run_folders
 from simulations.runs import resume_command
 
-SWEEP_FILE = "sweep.json"
 SIDES = ("A", "B")
 """By what messages call the two sides."""
 

@@ -12,9 +12,9 @@ import yaml
 
 from hbdp_fed.errors import DataFileError, SettingError
 from hbdp_fed.planning import Consortium, SweepFile, local_settings, model_size, read_consortium, read_sweep
+from simulations.run_folder import SWEEP_FILE
 
 _EXAMPLES = "consortia"
-_SWEEP = "sweep.json"
 
 
 def example_names() -> list[str]:
@@ -66,9 +66,9 @@ def load_sweep(wanted: str) -> SweepFile:
         DataFileError: if the file cannot be read, naming the first thing in it that is wrong.
     """
     path = Path(wanted).expanduser().resolve()
-    path = path / _SWEEP if path.is_dir() else path
+    path = path / SWEEP_FILE if path.is_dir() else path
     if not path.is_file():
-        raise SettingError("sweep", f"there is no {path}; name the folder of a sweep, or its {_SWEEP}")
+        raise SettingError("sweep", f"there is no {path}; name the folder of a sweep, or its {SWEEP_FILE}")
     try:
         return read_sweep(json.loads(_read(path)))
     except json.JSONDecodeError as error:

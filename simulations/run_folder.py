@@ -23,6 +23,9 @@ from hbdp_fed.models import save_weights
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.types import ModelUpdate, Weights
 
+SWEEP_FILE = "sweep.json"
+"""What makes a folder that of a sweep: everything that came of its runs."""
+
 _PACKAGES = ("hbdp-fed", "flwr", "ray", "torch", "opacus", "monai", "hydra-core", "numpy", "scipy", "scikit-learn")
 
 

@@ -206,8 +206,8 @@ def paired_difference(
     Raises:
         ValueError: if an argument is none of these, or the models were judged on different records.
     """
-    drawn = resampled_differences(task, first, second, groups, replicates=replicates, generator=generator)
     groups = _check([*first, *second], groups, replicates, level)
+    drawn = resampled_differences(task, first, second, groups, replicates=replicates, generator=generator)
     ones = np.ones((1, len(groups)))
     before, after = _figures_of(task, first, ones), _figures_of(task, second, ones)
     differences: dict[str, Difference] = {}

@@ -17,6 +17,7 @@ from hbdp_fed.planning import read_sweep as evidence_of
 from hbdp_fed.strict_json import dumps, to_plain
 from simulations.compose import compose_run, typed
 from simulations.reporting import write_sweep_reports
+from simulations.run_folder import SWEEP_FILE
 from simulations.sweep.gather import gather
 from simulations.sweep.pictures import draw_reconstructions
 from simulations.sweep.request import Request
@@ -36,9 +37,9 @@ def write_results(
         console: Where to show tables and where the files are.
     """
     sweep = gather(folder, request, failures, time)
-    unfinished = folder / "sweep.json.partial"
+    unfinished = folder / f"{SWEEP_FILE}.partial"
     unfinished.write_text(dumps(sweep, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / "sweep.json")
+    unfinished.replace(folder / SWEEP_FILE)
     plain = read_sweep(folder)
     tables = list(sheets(plain))
     (folder / "sweep.csv").write_text(as_csv(plain), encoding="utf-8")
@@ -57,7 +58,7 @@ def write_results(
         console.print(f"report: {report}", soft_wrap=True)
     for failure in failures:
         console.print(f"failed: {failure['run']}: {failure['reason']}", soft_wrap=True, markup=False)
-    console.print(f"tables: {folder / 'sweep.md'}, {folder / 'sweep.csv'}, {folder / 'sweep.json'}", soft_wrap=True)
+    console.print(f"tables: {folder / 'sweep.md'}, {folder / 'sweep.csv'}, {folder / SWEEP_FILE}", soft_wrap=True)
 
 
 def _show(tables: Sequence[Sheet], console: Console) -> None:
@@ -93,5 +94,5 @@ def recommended(sweep: Mapping[str, Any]) -> Recommendation | None:
 
 def read_sweep(folder: Path) -> dict[str, Any]:
     """``sweep.json`` as it was written (infinities stay the string ``inf``)."""
-    value: dict[str, Any] = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    value: dict[str, Any] = json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
     return value
