@@ -211,7 +211,9 @@ def _obstacle(
             f"must be at most {len(dataset.test) + 1}: decoys come from the {len(dataset.test)} test records",
         )
     if config.federation.record != "all":
-        return "federation.record", f"must be all for {name}, which is about the updates of training"
+        # Presets of long runs keep neither, and two messages one after the other would be one too many.
+        also = "" if config.federation.checkpoints == 0 else ", and federation.checkpoints 0,"
+        return "federation.record", f"must be all{also} for {name}, which is about the updates of training"
     if config.federation.participation != 1:
         return "federation.participation", f"must be 1 for {name}, which takes every hospital for part of every round"
     if config.federation.checkpoints != 0:

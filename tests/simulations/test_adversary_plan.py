@@ -148,6 +148,10 @@ OBSTACLES: Mapping[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...], s
     "what only probes record": (
         {"federation.record": "probes"}, {}, GAMES, "federation.record: must be all for {}",
     ),
+    "records and checkpoints that are not kept": (
+        {"federation.record": "probes", "federation.checkpoints": 2}, {}, GAMES,
+        "federation.record: must be all, and federation.checkpoints 0, for {}",
+    ),
     "checkpoints that are not kept": (
         {"federation.checkpoints": 2}, {}, GAMES, "federation.checkpoints: must be 0 (all kept) for {}",
     ),
