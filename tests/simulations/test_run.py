@@ -1,11 +1,14 @@
-"""The main job as a user starts it: what it leaves, what it refuses, and that it can be repeated."""
+"""The main job as a user starts it: what it leaves, and that it can be repeated."""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +18,40 @@ import torch
 from omegaconf import OmegaConf
 from opacus.accountants import RDPAccountant
 from safetensors.torch import load_file
-from torch import nn
 
 from hbdp_fed.adversary import load_observation, load_reconstruction
-from hbdp_fed.models import MODELS, build_model, load_weights, weights_sha256
+from hbdp_fed.models import build_model, load_weights, weights_sha256
 from hbdp_fed.privacy import relaxed_coherent, worst_case
 from hbdp_fed.report import read_card
 from hbdp_fed.types import ModelSpec
 from simulations.run import main
-
-SMALL = [
-    "engine=inprocess", "clients=3", "training.rounds=2", "training.local_steps=2", "training.expected_batch=8",
-    "data.num_train=90", "data.num_val=60", "data.num_test=60", "model.width=4", "adversary.bins=64",
-    "adversary.attack=imprint",
-]  # fmt: skip
+from tests.simulations.small_runs import run
 
 
-def run(folder: Path, *arguments: str) -> dict[str, Any]:
-    assert main([*SMALL, f"run_dir={folder}", *arguments]) == 0
-    summary = json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
-    assert isinstance(summary, dict)
-    return summary
+@dataclass(frozen=True)
+class Finished:
+    """A run that several tests look at; none may change its folder."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+    shown: str
 
 
-def test_a_run_leaves_everything_that_other_programs_and_people_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "deep" / "run"
-    summary = run(folder)
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("usual") / "deep" / "run"
+    with redirect_stdout(StringIO()) as shown:
+        summary = run(folder)
+    return Finished(folder, summary, shown.getvalue())
+
+
+@pytest.fixture(scope="module")
+def without_noise(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    return run(tmp_path_factory.mktemp("without_noise") / "r", "eps=inf")
+
+
+def test_a_run_leaves_everything_that_other_programs_and_people_read(usual: Finished) -> None:
+    folder, summary = usual.folder, usual.summary
     assert {
         "schema", "task", "dataset", "model", "clients", "rounds", "seed", "model_sha256", "privacy", "utility",
         "utility_per_hospital", "worst_hospital", "utility_by_subgroup", "utility_matrix", "partition", "skipped",
@@ -88,9 +97,8 @@ def test_a_run_leaves_everything_that_other_programs_and_people_read(
     assert (folder / "predictions.npz").exists()
     assert OmegaConf.load(folder / "config.yaml").clients == 3
     assert json.loads((folder / "environment.json").read_text())["versions"]["flwr"]
-    shown = capsys.readouterr().out
     for word in ("hospital-03", "sigma", "risk, worst case", "risk, relaxed", "risk, realistic", "AUROC", str(folder)):
-        assert word in shown
+        assert word in usual.shown
 
 
 def test_the_report_is_written_as_asked_and_small_counts_are_in_none_of_it(tmp_path: Path) -> None:
@@ -114,28 +122,26 @@ def test_the_report_is_written_as_asked_and_small_counts_are_in_none_of_it(tmp_p
     assert (tmp_path / "all/report.html").exists()
 
 
-def test_what_was_observed_is_what_was_averaged(tmp_path: Path) -> None:
-    summary = run(tmp_path / "r")
-    sizes = [hospital["num_records"] for hospital in summary["privacy"]["hospitals"]]
+def test_what_was_observed_is_what_was_averaged(usual: Finished) -> None:
+    sizes = [hospital["num_records"] for hospital in usual.summary["privacy"]["hospitals"]]
     for number in (1, 2):
-        before = load_file(tmp_path / f"r/checkpoints/round-{number - 1:04d}.safetensors")
-        after = load_file(tmp_path / f"r/checkpoints/round-{number:04d}.safetensors")
+        before = load_file(usual.folder / f"checkpoints/round-{number - 1:04d}.safetensors")
+        after = load_file(usual.folder / f"checkpoints/round-{number:04d}.safetensors")
         updates = [
-            load_file(tmp_path / f"r/observations/round-{number:04d}/hospital-0{i}.safetensors") for i in (1, 2, 3)
+            load_file(usual.folder / f"observations/round-{number:04d}/hospital-0{i}.safetensors") for i in (1, 2, 3)
         ]
         for name, value in after.items():
             mean = sum(u[name] * n for u, n in zip(updates, sizes, strict=True)) / sum(sizes)
             torch.testing.assert_close(value, before[name] + mean, rtol=0, atol=1e-14)
 
 
-def test_a_probes_observation_and_reconstruction_can_be_read_again(tmp_path: Path) -> None:
-    summary = run(tmp_path / "r")
-    observation = load_observation(tmp_path / "r/observations", "imprint_round-0003_hospital-01")
+def test_a_probes_observation_and_reconstruction_can_be_read_again(usual: Finished) -> None:
+    observation = load_observation(usual.folder / "observations", "imprint_round-0003_hospital-01")
     assert observation.released.hospital == "hospital-01"
     assert observation.threat_model.name == "realistic"
-    rebuilt = load_reconstruction(tmp_path / "r/reconstructions", "imprint_round-0003_hospital-01_gradient")
+    rebuilt = load_reconstruction(usual.folder / "reconstructions", "imprint_round-0003_hospital-01_gradient")
     assert rebuilt.images.shape[1:] == (1, 28, 28)
-    (attack,) = summary["risk"]["realistic"]["attacks"]
+    (attack,) = usual.summary["risk"]["realistic"]["attacks"]
     assert attack["surface"] == "gradient"
     assert 0.9 < attack["share"] <= 1.0
     assert attack["control_success_rate"] is not None
@@ -184,305 +190,29 @@ def test_the_summarys_epsilon_is_the_composed_one(tmp_path: Path, eps: float, si
         assert 0.99 * eps <= hospital["eps_rdp"] <= eps
 
 
-def test_infinity_is_the_string_inf_and_nothing_is_noised_or_clipped(tmp_path: Path) -> None:
-    summary = run(tmp_path / "r", "eps=inf")
-    assert summary["privacy"]["eps"] == "inf"
-    hospital = summary["privacy"]["hospitals"][0]
+def test_infinity_is_the_string_inf_and_nothing_is_noised_or_clipped(without_noise: Mapping[str, Any]) -> None:
+    assert without_noise["privacy"]["eps"] == "inf"
+    hospital = without_noise["privacy"]["hospitals"][0]
     assert (hospital["noise_multiplier"], hospital["max_grad_norm"], hospital["eps_rdp"]) == (0.0, "inf", "inf")
     assert hospital["eps_tight"] == "inf"
     q, steps = hospital["sample_rate"], hospital["steps"]
     assert hospital["worst_case_bound"] == pytest.approx(1 - (1 - q) ** steps * (1 - 0.01))
 
 
-def test_the_same_seed_repeats_the_run_and_another_does_not(tmp_path: Path) -> None:
-    first, again, other = (run(tmp_path / n, f"seed={s}") for n, s in (("a", 0), ("b", 0), ("c", 1)))
+def test_the_same_seed_repeats_the_run_and_another_does_not(usual: Finished, tmp_path: Path) -> None:
+    first, again, other = usual.summary, run(tmp_path / "b", "seed=0"), run(tmp_path / "c", "seed=1")
     assert first["model_sha256"] == again["model_sha256"] != other["model_sha256"]
     assert first["risk"] == again["risk"]
     assert first["utility"] == again["utility"]
 
 
-def test_the_attack_changes_nothing_in_training_but_the_planned_steps(tmp_path: Path) -> None:
-    attacked, left_alone = run(tmp_path / "a", "eps=inf"), run(tmp_path / "b", "eps=inf", "adversary.attack=none")
-    assert attacked["model_sha256"] == left_alone["model_sha256"]
-    steps = [summary["privacy"]["hospitals"][0]["steps"] for summary in (attacked, left_alone)]
+def test_the_attack_changes_nothing_in_training_but_the_planned_steps(
+    without_noise: Mapping[str, Any], tmp_path: Path
+) -> None:
+    left_alone = run(tmp_path / "b", "eps=inf", "adversary.attack=none")
+    assert without_noise["model_sha256"] == left_alone["model_sha256"]
+    steps = [summary["privacy"]["hospitals"][0]["steps"] for summary in (without_noise, left_alone)]
     assert steps == [5, 4]
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "nadam", "adamw"])
-def test_every_way_to_train_is_attacked_as_well(tmp_path: Path, optimizer: str) -> None:
-    """The probe's learning rate is the schedule's last; the optimiser's step is undone; views are what is matched."""
-    rate = 0.1 if optimizer == "sgd" else 1e-3
-    summary = run(
-        tmp_path / "r", f"training.optimizer={optimizer}", f"training.learning_rate={rate}", "training.schedule=cosine",
-        "training.weight_decay=1e-3", "training.warmup=0.2", "training.augmentation=flip",
-    )  # fmt: skip
-    observation = load_observation(tmp_path / "r/observations", "imprint_round-0003_hospital-01")
-    assert observation.public.optimizer.name == optimizer
-    assert observation.public.optimizer.learning_rate == pytest.approx(0.01 * rate)
-    (attack,) = summary["risk"]["realistic"]["attacks"]
-    assert attack["success_rate"] > 0.6
-    assert attack["control_success_rate"] < 0.1
-
-
-def test_all_training_settings_reach_the_hospitals_and_the_summary(tmp_path: Path) -> None:
-    chosen = {
-        "optimizer": "nadam", "learning_rate": 0.002, "momentum": 0.8, "weight_decay": 1e-4, "schedule": "linear",
-        "warmup": 0.25, "final_fraction": 0.1, "augmentation": "flip_shift", "multiplicity": 2, "ema_decay": 0.5,
-        "grad_mode": "torch_func", "precision": "float64", "max_physical_batch": 8,
-    }  # fmt: skip
-    # What is attacked under each optimiser is held below.
-    summary = run(
-        tmp_path / "r", *(f"training.{key}={value}" for key, value in chosen.items()), "adversary.attack=none"
-    )
-    assert summary["hyperparameters"].items() >= chosen.items()
-    assert summary["hyperparameters"]["rounds"] == 2
-    plain = run(tmp_path / "p", "training.learning_rate=0.002", "adversary.attack=none")
-    for key in ("optimizer", "schedule", "augmentation", "multiplicity", "precision", "grad_mode"):
-        wanted = chosen[key] if key != "precision" else "bf16"
-        other = run(tmp_path / key, f"training.{key}={wanted}", "training.learning_rate=0.002", "adversary.attack=none")
-        assert other["model_sha256"] != plain["model_sha256"], key
-
-
-def test_the_released_model_is_the_moving_average_and_training_goes_on_from_the_weights(tmp_path: Path) -> None:
-    plain = run(tmp_path / "a", "training.rounds=4", "adversary.attack=none")
-    averaged = run(tmp_path / "b", "training.rounds=4", "adversary.attack=none", "training.ema_decay=0.9")
-    checkpoints = [load_file(tmp_path / f"b/checkpoints/round-{number:04d}.safetensors") for number in range(5)]
-    assert weights_sha256(checkpoints[4]) == weights_sha256(
-        load_file(tmp_path / "a/checkpoints/round-0004.safetensors")
-    )
-    average = checkpoints[0]
-    for number in range(1, averaged["utility"]["round"] + 1):
-        rate = min(0.9, (1 + number) / (10 + number))
-        average = {name: rate * average[name] + (1 - rate) * value for name, value in checkpoints[number].items()}
-    released = load_file(tmp_path / "b/model.safetensors")
-    for name, value in average.items():
-        torch.testing.assert_close(released[name], value.float(), rtol=1e-6, atol=1e-9)
-    assert averaged["model_sha256"] != plain["model_sha256"]
-
-
-def test_secure_noise_is_named_and_never_repeats(tmp_path: Path) -> None:
-    first, again = (run(tmp_path / name, "privacy.secure_noise=true", "eps=8") for name in ("a", "b"))
-    assert first["model_sha256"] != again["model_sha256"]
-    assert "nobody can repeat" in first["privacy"]["noise"]
-    assert "run's seed: repeatable" in run(tmp_path / "c", "adversary.attack=none")["privacy"]["noise"]
-    # The batches are the seed's all the same, or the audit would not know whom to look for.
-    batches = [
-        [json.loads(line)["records_seen"] for line in (tmp_path / name / "rounds.jsonl").read_text().splitlines()]
-        for name in ("a", "b")
-    ]
-    assert batches[0] == batches[1]
-
-
-@pytest.mark.parametrize(("precision", "gaussian"), [("float32", False), ("float64", True)])
-def test_noise_that_float32_sums_swallow_is_reported_and_float64_restores_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str, gaussian: bool
-) -> None:
-    summary = run(tmp_path / "r", "eps=1e15", f"training.precision={precision}", "adversary.attack=none")
-    rounds = [json.loads(line) for line in (tmp_path / "r/rounds.jsonl").read_text().splitlines()]
-    for entry in summary["noise_to_resolution"]:
-        reported = [r["metrics"]["noise_to_resolution"] for r in rounds if r["hospital"] == entry["name"]]
-        assert entry["clipped_sum"] == min(reported)
-        assert (entry["clipped_sum"] >= 10) is gaussian
-        assert entry["effectively_gaussian"] is gaussian
-        assert entry["float64_delta"] > 1e3
-    assert ("WARNING" in capsys.readouterr().out) is not gaussian
-    assert ("not effectively Gaussian" in (tmp_path / "r/report.html").read_text()) is not gaussian
-
-
-def test_without_noise_there_is_no_ratio_to_report(tmp_path: Path) -> None:
-    for entry in run(tmp_path / "r", "eps=inf", "adversary.attack=none")["noise_to_resolution"]:
-        assert entry["clipped_sum"] is None
-        assert entry["effectively_gaussian"] is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["clinets=5"], "clinets: there is no such setting; did you mean 'clients'?"),
-        (["eps=-1"], "eps: must be a positive number or inf"),
-        (["eps=0"], "eps: must be a positive number or inf"),
-        (["eps=nan"], "eps: must be a positive number or inf"),
-        (["eps=abc"], "eps: Value 'abc' of type 'str' is not a number"),
-        (["eps=0.01"], "never falls below"),
-        (["clients=0"], "clients: must be at least 1, got 0"),
-        (["report=pdf"], "report: 'pdf' is not known; choose one of: both, html, md"),
-        (["smallest_count=0"], "smallest_count: must be at least 1, got 0"),
-        (["clients=91"], "clients:"),
-        (["data=nosuch"], "data: 'nosuch' is not known; choose one of: breastmnist, chest_xray, ham10000, medmnist,"),
-        (["delta=0.5"], "delta: 0.5 must be below 1/records"),
-        (["delta=2"], "delta: must lie strictly between 0 and 1"),
-        (["device=tpu"], "device: 'tpu' is not known"),
-        (["seed=-1"], "seed: must be at least 0"),
-        (["model.width=5"], "width must be a positive multiple of 4"),
-        (["partition.scheme=cut"], "partition.scheme: 'cut' is not known; choose one of: dirichlet, iid"),
-        (["partition.alpha=-1"], "partition.alpha:"),
-        (["data.scanner_shift=2"], "data.scanner_shift:"),
-        (["data.image_size=2"], "data.image_size:"),
-        (["privacy.accountant=prv"], "privacy.accountant: 'prv' is not known; choose one of: rdp"),
-        (["training.learning_rate=-1"], "training.learning_rate: must be positive"),
-        (["training.momentum=1"], "training.momentum: must lie in [0, 1)"),
-        (["training.optimizer=lion"], "training.optimizer: 'lion' is not known; choose one of: adamw, nadam, sgd"),
-        (["training.weight_decay=-1"], "training.weight_decay: must be a number of at least 0, got -1"),
-        (["training.weight_decay=inf"], "training.weight_decay: must be a number of at least 0, got inf"),
-        (["training.schedule=step"], "training.schedule: 'step' is not known; choose one of: constant, cosine, linear"),
-        (["training.warmup=1"], "training.warmup: must lie in [0, 1), got 1"),
-        (["training.final_fraction=0"], "training.final_fraction: must lie in (0, 1], got 0"),
-        (
-            ["training.augmentation=x"],
-            "training.augmentation: 'x' is not known; choose one of: flip, flip_all, flip_all_shift, flip_shift, none",
-        ),
-        (["training.multiplicity=0"], "training.multiplicity: must be at least 1, got 0"),
-        (["training.ema_decay=1"], "training.ema_decay: must lie in [0, 1), got 1"),
-        (["training.ema_decay=nan"], "training.ema_decay: must lie in [0, 1), got nan"),
-        (
-            ["training.grad_mode=x"],
-            "training.grad_mode: 'x' is not known; choose one of: hbdp, opacus, torch_func",
-        ),
-        (["training.precision=fp8"], "training.precision: 'fp8' is not known; choose one of: bf16, float32, float64"),
-        (
-            ["training.precision=bf16", "training.grad_mode=opacus"],
-            "training.precision: bf16 needs training.grad_mode=hbdp; opacus takes float32 or float64",
-        ),
-        (["training.max_physical_batch=0"], "training.max_physical_batch: must be at least 1, got 0"),
-        (["privacy.secure_noise=perhaps"], "privacy.secure_noise: Value 'perhaps' is not a valid bool"),
-        (["federation.weighting=x"], "federation.weighting: 'x' is not known; choose one of: equal, records"),
-        (
-            ["adversary.attack=x"],
-            "adversary.attack: 'x' is not known; choose one of: auto, candidate_matching,",
-        ),
-        (["evaluation.bootstrap=-1"], "evaluation.bootstrap: must be at least 0, got -1"),
-        (["evaluation.matrix=-1"], "evaluation.matrix: must be at least 0, got -1"),
-        (["data.num_val=7"], "adversary.attack: imprint needs at least"),
-        (["adversary.bins=1"], "adversary.bins: must be at least 2"),
-        (["engine.threads_per_client=0"], "engine.threads_per_client: must be at least 1"),
-        (["engine.workers=0"], "engine.workers: must be at least 1"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_written(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([*SMALL, *arguments]) == 2
-    shown = capsys.readouterr()
-    assert message in shown.err
-    assert shown.err.startswith("error: ")
-    assert shown.err.count("\n") == 1
-    assert shown.out in {"", "reading phantom\n"}
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("layer", "problem"),
-    [
-        (lambda: nn.BatchNorm2d(1), "'0' (BatchNorm2d) mixes records; use GroupNorm"),
-        (lambda: nn.Conv2d(1, 1, kernel_size=99), "Kernel size can't be greater than actual input size"),
-    ],
-)
-def test_a_model_that_cannot_be_trained_on_the_images_is_refused_before_anything_is_written(
-    layer: Callable[[], nn.Module],
-    problem: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def build(**_: Any) -> nn.Module:
-        return nn.Sequential(layer(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
-
-    monkeypatch.setitem(MODELS, "cnn", build)  # type: ignore[arg-type]
-    assert main(SMALL) == 2
-    shown = capsys.readouterr()
-    assert shown.err.startswith("error: model: cnn cannot be trained on phantom: ")
-    assert problem in shown.err.replace("\n", " ")
-    assert shown.out == "reading phantom\n"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_data_set_without_its_file_names_the_path(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HBDP_DATA", str(tmp_path / "data"))
-    path = tmp_path / "data" / "medmnist" / "pneumoniamnist.npz"
-    assert main(["data=pneumoniamnist"]) == 2
-    assert str(path.parent.parent) in capsys.readouterr().err
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"PK\x03\x04 not an archive")
-    assert main(["data=pneumoniamnist"]) == 2
-    assert str(path) in capsys.readouterr().err
-    monkeypatch.delenv("HBDP_DATA")
-    assert main(["data=pneumoniamnist"]) == 2
-    assert "HBDP_DATA" in capsys.readouterr().err
-
-
-def test_a_folder_that_holds_something_is_never_written_into(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    assert main([*SMALL, f"run_dir={tmp_path}"]) == 2
-    assert "run_dir" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_a_hospital_that_raises_ends_the_run_with_its_name_and_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from hbdp_fed.federation import client_app
-
-    genuine = client_app.train_locally
-
-    def fails_late(**arguments: Any) -> Any:
-        if len(arguments["labels"]) and arguments["batch_generator"].initial_seed() == fails_late.seed:  # type: ignore[attr-defined]
-            raise FloatingPointError("the scanner's disk is full of stars")
-        return genuine(**arguments)
-
-    from hbdp_fed.seeding import batch_stream
-
-    fails_late.seed = batch_stream(0, "hospital-02", 2).initial_seed()  # type: ignore[attr-defined]
-    monkeypatch.setattr(client_app, "train_locally", fails_late)
-    assert main([*SMALL, f"run_dir={tmp_path / 'r'}"]) == 1
-    shown = capsys.readouterr().err
-    assert "hospital-02 failed" in shown
-    assert "Traceback" in shown
-    assert "full of stars" in shown
-    # Nothing that was computed before is lost.
-    assert (tmp_path / "r/checkpoints/round-0001.safetensors").exists()
-    lines = [json.loads(line) for line in (tmp_path / "r/rounds.jsonl").read_text().splitlines()]
-    assert [(line["round"], line["status"]) for line in lines] == [*[(1, "ok")] * 3, (2, "ok"), (2, "failed")]
-    assert lines[-1]["hospital"] == "hospital-02"
-    assert not (tmp_path / "r/summary.json").exists()
-
-
-@pytest.mark.parametrize("attack", ["none", "auto"])
-def test_training_that_diverges_ends_with_one_line_that_says_so(
-    attack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["eps=8", "training.learning_rate=1e10", f"adversary.attack={attack}", f"run_dir={tmp_path / 'r'}"]
-    assert main([*SMALL, *given]) == 1
-    shown = capsys.readouterr()
-    assert shown.err == (
-        "error: no round left a model whose outputs are finite: training has diverged; "
-        "take a smaller training.learning_rate\n"
-    )
-    assert "not finished; what was computed so far is in" in shown.out
-    assert not (tmp_path / "r/model.safetensors").exists()
-    assert not (tmp_path / "r/summary.json").exists()
-
-
-def test_an_update_that_is_not_finite_ends_the_run_with_its_hospitals_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Without clipping, a gradient that has overflowed is sent as it is."""
-    given = ["eps=inf", "training.learning_rate=1e30", f"run_dir={tmp_path / 'r'}"]
-    assert main([*SMALL, *given]) == 1
-    shown = capsys.readouterr().err
-    assert shown.startswith("error: hospital-01 failed:\n")
-    assert "round 1: the update is not finite in " in shown
-    assert "Traceback" not in shown
 
 
 def test_help_tells_the_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,205 @@
+"""The main job when it cannot go on: one line, the right exit code, and nothing lost that was there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from hbdp_fed.models import MODELS
+from simulations.run import main
+from tests.simulations.small_runs import SMALL
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clinets=5"], "clinets: there is no such setting; did you mean 'clients'?"),
+        (["eps=-1"], "eps: must be a positive number or inf"),
+        (["eps=0"], "eps: must be a positive number or inf"),
+        (["eps=nan"], "eps: must be a positive number or inf"),
+        (["eps=abc"], "eps: Value 'abc' of type 'str' is not a number"),
+        (["eps=0.01"], "never falls below"),
+        (["clients=0"], "clients: must be at least 1, got 0"),
+        (["report=pdf"], "report: 'pdf' is not known; choose one of: both, html, md"),
+        (["smallest_count=0"], "smallest_count: must be at least 1, got 0"),
+        (["clients=91"], "clients:"),
+        (["data=nosuch"], "data: 'nosuch' is not known; choose one of: breastmnist, chest_xray, ham10000, medmnist,"),
+        (["delta=0.5"], "delta: 0.5 must be below 1/records"),
+        (["delta=2"], "delta: must lie strictly between 0 and 1"),
+        (["device=tpu"], "device: 'tpu' is not known"),
+        (["seed=-1"], "seed: must be at least 0"),
+        (["model.width=5"], "width must be a positive multiple of 4"),
+        (["partition.scheme=cut"], "partition.scheme: 'cut' is not known; choose one of: dirichlet, iid"),
+        (["partition.alpha=-1"], "partition.alpha:"),
+        (["data.scanner_shift=2"], "data.scanner_shift:"),
+        (["data.image_size=2"], "data.image_size:"),
+        (["privacy.accountant=prv"], "privacy.accountant: 'prv' is not known; choose one of: rdp"),
+        (["training.learning_rate=-1"], "training.learning_rate: must be positive"),
+        (["training.momentum=1"], "training.momentum: must lie in [0, 1)"),
+        (["training.optimizer=lion"], "training.optimizer: 'lion' is not known; choose one of: adamw, nadam, sgd"),
+        (["training.weight_decay=-1"], "training.weight_decay: must be a number of at least 0, got -1"),
+        (["training.weight_decay=inf"], "training.weight_decay: must be a number of at least 0, got inf"),
+        (["training.schedule=step"], "training.schedule: 'step' is not known; choose one of: constant, cosine, linear"),
+        (["training.warmup=1"], "training.warmup: must lie in [0, 1), got 1"),
+        (["training.final_fraction=0"], "training.final_fraction: must lie in (0, 1], got 0"),
+        (
+            ["training.augmentation=x"],
+            "training.augmentation: 'x' is not known; choose one of: flip, flip_all, flip_all_shift, flip_shift, none",
+        ),
+        (["training.multiplicity=0"], "training.multiplicity: must be at least 1, got 0"),
+        (["training.ema_decay=1"], "training.ema_decay: must lie in [0, 1), got 1"),
+        (["training.ema_decay=nan"], "training.ema_decay: must lie in [0, 1), got nan"),
+        (
+            ["training.grad_mode=x"],
+            "training.grad_mode: 'x' is not known; choose one of: hbdp, opacus, torch_func",
+        ),
+        (["training.precision=fp8"], "training.precision: 'fp8' is not known; choose one of: bf16, float32, float64"),
+        (
+            ["training.precision=bf16", "training.grad_mode=opacus"],
+            "training.precision: bf16 needs training.grad_mode=hbdp; opacus takes float32 or float64",
+        ),
+        (["training.max_physical_batch=0"], "training.max_physical_batch: must be at least 1, got 0"),
+        (["privacy.secure_noise=perhaps"], "privacy.secure_noise: Value 'perhaps' is not a valid bool"),
+        (["federation.weighting=x"], "federation.weighting: 'x' is not known; choose one of: equal, records"),
+        (
+            ["adversary.attack=x"],
+            "adversary.attack: 'x' is not known; choose one of: auto, candidate_matching,",
+        ),
+        (["evaluation.bootstrap=-1"], "evaluation.bootstrap: must be at least 0, got -1"),
+        (["evaluation.matrix=-1"], "evaluation.matrix: must be at least 0, got -1"),
+        (["data.num_val=7"], "adversary.attack: imprint needs at least"),
+        (["adversary.bins=1"], "adversary.bins: must be at least 2"),
+        (["engine.threads_per_client=0"], "engine.threads_per_client: must be at least 1"),
+        (["engine.workers=0"], "engine.workers: must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_written(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, *arguments]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert shown.out in {"", "reading phantom\n"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "problem"),
+    [
+        (lambda: nn.BatchNorm2d(1), "'0' (BatchNorm2d) mixes records; use GroupNorm"),
+        (lambda: nn.Conv2d(1, 1, kernel_size=99), "Kernel size can't be greater than actual input size"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_on_the_images_is_refused_before_anything_is_written(
+    layer: Callable[[], nn.Module],
+    problem: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def build(**_: Any) -> nn.Module:
+        return nn.Sequential(layer(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+
+    monkeypatch.setitem(MODELS, "cnn", build)  # type: ignore[arg-type]
+    assert main(SMALL) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: model: cnn cannot be trained on phantom: ")
+    assert problem in shown.err.replace("\n", " ")
+    assert shown.out == "reading phantom\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_without_its_file_names_the_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HBDP_DATA", str(tmp_path / "data"))
+    path = tmp_path / "data" / "medmnist" / "pneumoniamnist.npz"
+    assert main(["data=pneumoniamnist"]) == 2
+    assert str(path.parent.parent) in capsys.readouterr().err
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PK\x03\x04 not an archive")
+    assert main(["data=pneumoniamnist"]) == 2
+    assert str(path) in capsys.readouterr().err
+    monkeypatch.delenv("HBDP_DATA")
+    assert main(["data=pneumoniamnist"]) == 2
+    assert "HBDP_DATA" in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_something_is_never_written_into(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main([*SMALL, f"run_dir={tmp_path}"]) == 2
+    assert "run_dir" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_hospital_that_raises_ends_the_run_with_its_name_and_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hbdp_fed.federation import client_app
+
+    genuine = client_app.train_locally
+
+    def fails_late(**arguments: Any) -> Any:
+        if len(arguments["labels"]) and arguments["batch_generator"].initial_seed() == fails_late.seed:  # type: ignore[attr-defined]
+            raise FloatingPointError("the scanner's disk is full of stars")
+        return genuine(**arguments)
+
+    from hbdp_fed.seeding import batch_stream
+
+    fails_late.seed = batch_stream(0, "hospital-02", 2).initial_seed()  # type: ignore[attr-defined]
+    monkeypatch.setattr(client_app, "train_locally", fails_late)
+    assert main([*SMALL, f"run_dir={tmp_path / 'r'}"]) == 1
+    shown = capsys.readouterr().err
+    assert "hospital-02 failed" in shown
+    assert "Traceback" in shown
+    assert "full of stars" in shown
+    # Nothing that was computed before is lost.
+    assert (tmp_path / "r/checkpoints/round-0001.safetensors").exists()
+    lines = [json.loads(line) for line in (tmp_path / "r/rounds.jsonl").read_text().splitlines()]
+    assert [(line["round"], line["status"]) for line in lines] == [*[(1, "ok")] * 3, (2, "ok"), (2, "failed")]
+    assert lines[-1]["hospital"] == "hospital-02"
+    assert not (tmp_path / "r/summary.json").exists()
+
+
+@pytest.mark.parametrize("attack", ["none", "auto"])
+def test_training_that_diverges_ends_with_one_line_that_says_so(
+    attack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["eps=8", "training.learning_rate=1e10", f"adversary.attack={attack}", f"run_dir={tmp_path / 'r'}"]
+    assert main([*SMALL, *given]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == (
+        "error: no round left a model whose outputs are finite: training has diverged; "
+        "take a smaller training.learning_rate\n"
+    )
+    assert "not finished; what was computed so far is in" in shown.out
+    assert not (tmp_path / "r/model.safetensors").exists()
+    assert not (tmp_path / "r/summary.json").exists()
+
+
+def test_an_update_that_is_not_finite_ends_the_run_with_its_hospitals_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without clipping, a gradient that has overflowed is sent as it is."""
+    given = ["eps=inf", "training.learning_rate=1e30", f"run_dir={tmp_path / 'r'}"]
+    assert main([*SMALL, *given]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: hospital-01 failed:\n")
+    assert "round 1: the update is not finite in " in shown
+    assert "Traceback" not in shown
