@@ -23,6 +23,20 @@ def test_the_fit_finds_the_constants_that_made_the_times() -> None:
     assert fit(trials) == pytest.approx((0.1, 0.02, 0.003), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "trials",
+    [
+        # Many records took no longer than few, or even less long.
+        [_Trial(1, 2, 0.10), _Trial(1, 32, 0.10), _Trial(4, 8, 0.40), _Trial(4, 128, 0.40)],
+        [_Trial(1, 2, 0.30), _Trial(1, 32, 0.10), _Trial(4, 8, 0.50), _Trial(4, 128, 0.20)],
+    ],
+)
+def test_where_noise_hides_what_a_gradient_costs_it_still_costs_something(trials: list[_Trial]) -> None:
+    call, step, gradient = fit(trials)
+    assert gradient > 0
+    assert min(call, step) >= 0
+
+
 def test_a_rate_counts_everything_that_a_round_takes() -> None:
     assert PACE.round_seconds(steps=10, batch=32, views=2) == pytest.approx(0.1 + 10 * (0.02 + 64 * 0.003))
     assert PACE.records_per_s(steps=10, batch=32, views=2) == pytest.approx(640 / 2.22)
