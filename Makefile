@@ -10,6 +10,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
+# A run's workers and the tests' many short processes would each compile the project again.
+unexport PYTHONDONTWRITEBYTECODE
 
 IS_USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 VENV := .venv
@@ -43,10 +45,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Five hospitals train under epsilon 1e12, are attacked, and get their report (in runs/)
 	$(BIN)/python -m simulations.run clients=5 eps=1e12 $(ARGS)
 
-# A file's tests share what takes long to make, so files, not tests, are dealt to the processes. There is one more of them
-# than processors: many tests wait for other processes to start.
+# A file's tests share what takes long to make, so files, not tests, are dealt to the processes, and in their order: dealt
+# by how many tests they have, the files with few and long tests would come last. There is one more process than
+# processors: many tests wait for other processes to start.
 test: $(INSTALLED) ## Run the tests, on up to four processors
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(INSTALLED) ## Run the tests that take long, the wheel and the benchmarks among them
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)

@@ -76,10 +76,10 @@ def test_what_is_sent_minus_the_noiseless_delta_is_the_seeded_noise(settings: Ap
                 torch.testing.assert_close(found, expected, rtol=1e-3, atol=0.0)
 
 
-def test_the_noise_that_is_sent_has_the_planned_variance_in_every_tensor() -> None:
-    """Pooled over so many rounds that even the smallest tensor's variance has a standard error below one percent."""
+@pytest.mark.parametrize("rounds", [400, pytest.param(2400, marks=pytest.mark.slow)])
+def test_the_noise_that_is_sent_has_the_planned_variance_in_every_tensor(rounds: int) -> None:
+    """Within three standard errors: 5.3% for the smallest tensors and 0.16% for the largest, or 2.2% and 0.06%."""
     spec = ModelSpec("cnn", {"in_channels": 1, "num_classes": 16, "width": 16})
-    rounds = 2400
     weights = initial_weights(build_model(spec), generator(0, "weights"))
     images, labels = torch.rand(20, 1, 8, 8, generator=generator(0, "i")), torch.arange(20) % 16
     # Every record in every batch, so that one noiseless round serves to compare all with.
@@ -108,8 +108,9 @@ def test_the_noise_that_is_sent_has_the_planned_variance_in_every_tensor() -> No
             sums[name] += float((value - clean[name]).square().sum())
     std = LEARNING_RATE * plan.mechanism.noise_multiplier * plan.mechanism.max_grad_norm / plan.expected_batch
     for name, total in sums.items():
-        variance = total / (rounds * weights[name].numel())
-        assert variance == pytest.approx(std**2, rel=0.02), name
+        drawn = rounds * weights[name].numel()
+        # Of n normal numbers' mean square the relative standard error is sqrt(2 / n).
+        assert total / drawn == pytest.approx(std**2, rel=3 * (2 / drawn) ** 0.5), name
 
 
 @pytest.mark.parametrize(("eps", "gaussian"), [(1e9, True), (1e12, True), (1e15, False)])
