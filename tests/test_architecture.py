@@ -1,8 +1,9 @@
 """The import rules, held by reading the syntax tree of every file. Nothing of the project is imported here.
 
-Three tables state the rules: who may import whom inside the project, who alone may import a library, and which names
-nobody uses. The rest of the file reads code and compares. Imports count wherever they stand: in a function, under
-``TYPE_CHECKING``, relative, through ``importlib.import_module`` or by an attribute of an imported package.
+Tables state the rules: who may import whom inside the project, who alone may import a library, which names nobody uses,
+and how files are read so that none of them can run code. The rest of the file reads code and compares. Imports count
+wherever they stand: in a function, under ``TYPE_CHECKING``, relative, through ``importlib.import_module`` or by an
+attribute of an imported package.
 """
 
 from __future__ import annotations
@@ -70,6 +71,20 @@ GLOBAL_SEEDING = {
     "torch.random.manual_seed",
     "torch.random.seed",
     "torch.seed",
+}
+
+# Whoever reads a file with one of these lets the file run code.
+UNPICKLING = {
+    "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve", "jsonpickle", "ray.cloudpickle",
+    "pandas.read_pickle", "torch.serialization.load", "yaml.full_load", "yaml.full_load_all", "yaml.unsafe_load",
+    "yaml.unsafe_load_all", "yaml.FullLoader", "yaml.Loader", "yaml.UnsafeLoader",
+}  # fmt: skip
+# Safe only if called with this argument, written out.
+SAFE_IF: dict[str, tuple[str, set[str]]] = {
+    "numpy.load": ("allow_pickle", {"False"}),
+    "torch.load": ("weights_only", {"True"}),
+    "yaml.load": ("Loader", {"yaml.SafeLoader", "yaml.CSafeLoader"}),
+    "yaml.load_all": ("Loader", {"yaml.SafeLoader", "yaml.CSafeLoader"}),
 }
 
 
@@ -164,6 +179,8 @@ class Contents:
     """Every bare name that is read, with its line."""
     unreadable_imports: tuple[int, ...]
     """Lines that import a module whose name is not a literal."""
+    arguments: tuple[tuple[str, int, str, str], ...]
+    """Of every call of an imported name: that name, the line, and a keyword with its literal or dotted value."""
 
 
 @cache
@@ -174,17 +191,22 @@ def read(module: Module) -> Contents:
     names = {bound: meaning for _, bound, meaning in found}
     plain_names: list[tuple[str, int]] = []
     unreadable: list[int] = []
+    arguments: list[tuple[str, int, str, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name) and (name := dotted(node, names)):
             references.append(Reference(name, node.lineno, is_import=False))
         if isinstance(node, ast.Name):
             plain_names.append((node.id, node.lineno))
+        if isinstance(node, ast.Call) and (name := dotted(node.func, names)):
+            for keyword in node.keywords:
+                value = dotted(keyword.value, names) or ast.unparse(keyword.value)
+                arguments.append((name, node.func.lineno, keyword.arg or "**", value))
         if isinstance(node, ast.Call) and (name := dynamic_import(module, node, names)) is not None:
             if name:
                 references.append(Reference(name, node.lineno, is_import=True))
             else:
                 unreadable.append(node.lineno)
-    return Contents(tuple(references), tuple(plain_names), tuple(unreadable))
+    return Contents(tuple(references), tuple(plain_names), tuple(unreadable), tuple(arguments))
 
 
 def unit_of(name: str) -> str | None:
@@ -257,7 +279,26 @@ def quietness_violations(module: Module) -> Iterator[str]:
             yield f"{module.path}:{reference.line}: {reference.name} seeds globally; take a torch.Generator instead"
 
 
-RULES = (layer_violations, library_violations, legacy_flower_violations, quietness_violations)
+def unpickling_violations(module: Module) -> Iterator[str]:
+    """What would let a file, or what came over the wire, run code."""
+    contents = read(module)
+    for name, line in contents.plain_names:
+        if name in {"eval", "exec"}:
+            yield f"{module.path}:{line}: {name} runs what it reads"
+    for reference in contents.references:
+        if any(is_within(reference.name, unsafe) for unsafe in UNPICKLING):
+            yield f"{module.path}:{reference.line}: {reference.name} lets a file run code"
+    for name, (key, values) in SAFE_IF.items():
+        safe = sum(found == name and k == key and value in values for found, _, k, value in contents.arguments)
+        uses = [reference.line for reference in contents.references if reference.name == name]
+        if len(uses) > safe:
+            how = " or ".join(f"{key}={value}" for value in sorted(values))
+            yield f"{module.path}: {name} is used {len(uses)} times (lines {uses}), {safe} of them with {how}"
+
+
+RULES = (
+    layer_violations, library_violations, legacy_flower_violations, quietness_violations, unpickling_violations,
+)  # fmt: skip
 
 
 def project_modules() -> list[Module]:
@@ -358,6 +399,29 @@ def violations(path: str, source: str) -> list[str]:
         ("hbdp_fed/models/a.py", "import numpy as np\nnp.random.seed(0)", "numpy.random.seed seeds globally"),
         ("hbdp_fed/models/a.py", "from numpy import random as r\nr.seed(0)", "numpy.random.seed seeds globally"),
         ("hbdp_fed/models/a.py", "def f():\n    import random\n    random.seed(0)", "random.seed seeds globally"),
+        ("hbdp_fed/models/a.py", "def f():\n    import pickle", "a.py:2: pickle lets a file run code"),
+        ("hbdp_fed/models/a.py", "from joblib import load", "joblib.load lets a file run code"),
+        ("simulations/a.py", "from yaml import unsafe_load", "yaml.unsafe_load lets a file run code"),
+        ("simulations/a.py", "import yaml\nyaml.load(f, Loader=yaml.Loader)", "yaml.Loader lets a file run code"),
+        (
+            "simulations/a.py",
+            "import yaml\nyaml.load(f, L)",
+            "0 of them with Loader=yaml.CSafeLoader or",
+        ),
+        ("hbdp_fed/data/a.py", "import numpy as np\nnp.load(f)", "numpy.load is used 1 times (lines [2]), 0 of them"),
+        (
+            "hbdp_fed/data/a.py",
+            "import numpy as np\nnp.load(f, allow_pickle=True)",
+            "0 of them with allow_pickle=False",
+        ),
+        ("hbdp_fed/data/a.py", "import numpy as np\nread = np.load", "0 of them with allow_pickle=False"),
+        ("hbdp_fed/data/a.py", "from numpy import load", "0 of them with allow_pickle=False"),
+        (
+            "hbdp_fed/data/a.py",
+            "import torch\ntorch.load(f)\ntorch.load(f, weights_only=True)",
+            "1 of them with weights",
+        ),
+        ("scripts/a.py", "eval(open('a').read())", "eval runs what it reads"),
     ],
 )
 def test_checker_finds(path: str, source: str, message: str) -> None:
@@ -377,6 +441,15 @@ def test_checker_finds(path: str, source: str, message: str) -> None:
         ("hbdp_fed/models/a.py", "'''import flwr; print(1)'''\nimport flwr_extras"),
         ("simulations/a.py", "import hydra, configs\nfrom hbdp_fed.federation import engine\nprint(1)"),
         ("scripts/a.py", "from simulations import run\nimport torch\ntorch.manual_seed(0)\nprint(1)"),
+        (
+            "simulations/a.py",
+            "import yaml\nfrom yaml import SafeLoader as S\nyaml.load(f, Loader=S)",
+        ),
+        (
+            "hbdp_fed/data/a.py",
+            "import numpy as np, torch\nnp.load(f, allow_pickle=False)\ntorch.load(f, weights_only=True)",
+        ),
+        ("hbdp_fed/models/a.py", "model.eval()\ntorch = json = None\ntorch.load(f)"),
     ],
 )
 def test_checker_lets_pass(path: str, source: str) -> None:
