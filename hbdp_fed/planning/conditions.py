@@ -19,6 +19,8 @@ from hbdp_fed.planning.policy import Policy
 MEETS, FAILS, UNDECIDED = "meets", "fails", "undecided"
 
 _MOST_RECORDS = 10_000_000
+_MANY_SEEDS = 100
+"""More than anybody will run to decide a budget."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ def _more_seeds(mean: float, upper: float, seeds: int, margin: float) -> str:
         )
     ratio = (upper - mean) / (margin - mean)
     wanted = max(seeds + 1, math.ceil(seeds * ratio**2 - 1e-9))
+    if wanted > _MANY_SEEDS:
+        return (
+            f"a margin above {upper:.3f} rather than more seeds: the mean loss of {mean:.3f} is so near it that "
+            f"more than {_MANY_SEEDS} seeds would be needed"
+        )
     return f"about {wanted - seeds} more seeds ({wanted} in all), if the mean loss stays at {mean:.3f}"
 
 

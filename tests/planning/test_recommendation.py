@@ -85,6 +85,15 @@ def test_undecided_where_the_margin_lies_inside_the_interval() -> None:
     assert "about 24 more seeds (27 in all), if the mean loss stays at 0.020" in found.what_would_change[0]
 
 
+def test_where_no_number_of_seeds_would_do_a_margin_is_named() -> None:
+    """The half-width of 0.031 over 3 seeds would have to become 0.001: 3 * 31 ** 2 seeds."""
+    found = recommended([budget(8, loss=(0.029, -0.002, 0.06)), control()])
+    assert found.verdict == "undecided"
+    assert (
+        "a margin above 0.060 rather than more seeds: the mean loss of 0.029 is so near" in found.what_would_change[0]
+    )
+
+
 def test_a_smaller_undecided_budget_is_told_and_does_not_hold_up_the_answer() -> None:
     found = recommended([budget(1, loss=UNCLEAR), budget(8), control()])
     assert (found.verdict, found.eps) == ("recommended", 8.0)
