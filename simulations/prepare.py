@@ -33,7 +33,7 @@ from hbdp_fed.training.pace import SiteProfile
 from hbdp_fed.training.tasks import Task, task_called
 from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBudget, Weights
 from simulations import checks, recipes
-from simulations.adversary_plan import AttackPlan, check_hospitals, observed_rounds, plan_attacks
+from simulations.adversary_plan import AUTO, AttackPlan, asked_for, check_hospitals, observed_rounds, plan_attacks
 from simulations.model_setup import architecture_for, check_model, first_weights, own_settings
 from simulations.recipes import Hyperparameters
 from simulations.schema import DataConfig, FederationConfig, RunConfig, TrainingConfig
@@ -290,6 +290,23 @@ def observed_by(prepared: Prepared) -> tuple[int, ...]:
     pixels = math.prod(prepared.dataset.train.images.shape[2:])
     cost = float(parameters) * pixels * prepared.hyper.local_steps * len(prepared.plans)
     return observed_rounds(prepared.config.adversary, rounds=prepared.hyper.rounds, cost_of_round=cost)
+
+
+def check_games(prepared: Prepared) -> None:
+    """That games which somebody named are played at all: ``auto`` leaves out what takes long, and a name is a wish.
+
+    Raises:
+        SettingError: if they would be left out.
+    """
+    adversary, games = prepared.config.adversary, prepared.attacks.games
+    if asked_for(adversary.attack) == [AUTO] or adversary.observed_rounds is not None or adversary.rounds:
+        return
+    if games and not prepared.observed:
+        raise SettingError(
+            "adversary.observed_rounds",
+            f"must be given for {', '.join(games)}, since a round of this model's gradients takes more than minutes: "
+            "1 plays on the last round, and fewer adversary.targets and adversary.candidates take less",
+        )
 
 
 def _check_subgroups(wanted: Sequence[str], dataset: ImageDataset) -> None:

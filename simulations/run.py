@@ -28,7 +28,7 @@ from simulations.headers import last_round
 from simulations.multirun import FLAGS, planned_runs
 from simulations.old_run import composed_of
 from simulations.preflight import engine_summary
-from simulations.prepare import Prepared, prepare, resolution
+from simulations.prepare import Prepared, check_games, prepare, resolution
 from simulations.probe import ProbeCampaign
 from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
@@ -114,6 +114,8 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     prepared = prepare(config)
     check_room(prepared.engine)
     check_attendance(prepared)
+    if source is None:
+        check_games(prepared)
     # Not sooner: whoever made a mistake would wait for an engine to start.
     with kept_ready(prepared.engine):
         return _begin(prepared, path, composed, source, console, started=started)

@@ -17,7 +17,7 @@ from hbdp_fed.errors import SettingError
 from simulations import checks
 from simulations.compose import compose_run, typed, typed_as
 from simulations.interrupt import Interrupted
-from simulations.prepare import prepare
+from simulations.prepare import check_games, prepare
 from simulations.program import FAILED, OK, exit_code, make_console
 from simulations.run_folder import chosen_folder, create, read_summary, time_stamp
 from simulations.schema import SweepConfig
@@ -96,7 +96,7 @@ def _begun(asked: Asked, config: SweepConfig) -> tuple[Path, Request]:
     for key, one in configs:
         # Whether there is a data set with enough records; a budget asks for nothing more of it.
         if key != BUDGET:
-            prepare(one)
+            check_games(prepare(one))
     named = None if config.sweep_dir is None else Path(config.sweep_dir).expanduser().resolve()
     if named is not None and (named / FILE).is_file():
         return named, read_request(named, key="sweep_dir").joined(request)

@@ -12,7 +12,8 @@ from torch import nn
 
 from hbdp_fed.models import MODELS
 from simulations.run import main
-from tests.simulations.small_runs import SMALL
+from simulations.sweep.__main__ import main as sweep
+from tests.simulations.small_runs import BARE, SMALL
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,23 @@ def test_a_model_that_cannot_be_trained_on_the_images_is_refused_before_anything
     assert problem in shown.err.replace("\n", " ")
     assert shown.out == "reading phantom\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_games_that_would_be_left_out_are_refused_where_somebody_named_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulations.adversary_plan._AFFORDABLE", 1.0)
+    few = ["adversary.candidates=4", "adversary.targets=4", *BARE[1:]]
+    for program, key in ((main, "run_dir"), (sweep, "sweep_dir")):
+        assert program([*SMALL[1:], *few, "adversary.attack=[imprint,membership]", f"{key}={tmp_path / 'r'}"]) == 2
+        shown = capsys.readouterr().err
+        assert shown.startswith("error: adversary.observed_rounds: must be given for membership, since a round of")
+        assert list(tmp_path.iterdir()) == []
+    # Nobody named it, and so nothing is refused; and who says how many rounds gets them.
+    assert main([*SMALL, *few, "adversary.attack=auto", f"run_dir={tmp_path / 'auto'}"]) == 0
+    assert "attack left out: candidate_matching, membership: " in capsys.readouterr().out
+    named = ["adversary.attack=membership", "adversary.observed_rounds=1"]
+    assert main([*SMALL, *few, *named, f"run_dir={tmp_path / 'named'}"]) == 0
 
 
 def test_a_data_set_without_its_file_names_the_path(
