@@ -17,6 +17,7 @@ from hbdp_fed.federation.codec import RoundReport, parse_failure, parse_reply
 from hbdp_fed.federation.lengths import whole_norm
 from hbdp_fed.federation.secure_sum import FixedPoint
 from hbdp_fed.federation.simulated_grid import LOST, TIMED_OUT
+from hbdp_fed.federation.wire import MessageError
 from hbdp_fed.types import ModelUpdate, Weights
 
 FailureKind = Literal[
@@ -99,8 +100,8 @@ def examine(message: Message, hospital: str, expected: Expected) -> Answer | Fai
         return Failure(hospital, number, "empty", "the answer holds no update")
     try:
         update, report = parse_reply(message)
-    except (KeyError, ValueError, TypeError) as error:
-        return Failure(hospital, number, "unusable", f"the answer cannot be read: {type(error).__name__}: {error}")
+    except MessageError as error:
+        return Failure(hospital, number, "unusable", f"the answer cannot be read: {error}")
     problem = _problem(update, report, hospital, expected)
     return Answer(update, report) if problem is None else Failure(hospital, number, *problem)
 
@@ -110,7 +111,10 @@ def told_failure(message: Message, hospital: str, number: int) -> Failure | None
     if message.has_error():
         kind = _ERRORS.get(message.error.code, "exception")
         return Failure(hospital, number, kind, message.error.reason or f"error code {message.error.code}")
-    told = parse_failure(message)
+    try:
+        told = parse_failure(message)
+    except MessageError as error:
+        return Failure(hospital, number, "unusable", f"its report of a failure cannot be read: {error}")
     if told is not None:
         return Failure(hospital, number, "refused" if told[1] == "refused" else "exception", told[2])
     return None

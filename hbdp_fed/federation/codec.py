@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
+from hbdp_fed.federation import wire
+from hbdp_fed.federation.wire import MessageError, to_arrays
 from hbdp_fed.types import ModelSpec, ModelUpdate, Weights
 
 _ARRAYS, _CONFIG, _METRICS, _FAILURE, _CONTROL = "arrays", "config", "metrics", "failure", "control"
 _LOST = "lost"
+_LONGEST_ARCHITECTURE = 1_000_000
+_LONGEST_DETAILS = 20_000
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,6 @@ class RoundReport:
     bytes: int
 
 
-def to_arrays(weights: Weights) -> ArrayRecord:
-    """Weights as Flower arrays, in their own precision and order."""
-    return ArrayRecord({name: Array(value.detach().cpu().numpy()) for name, value in weights.items()})
-
-
-def from_arrays(arrays: ArrayRecord) -> Weights:
-    """The inverse of :func:`to_arrays`."""
-    # A copy, because the arrays are read-only views of the message's bytes.
-    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in arrays.items()}
-
-
 def request_messages(request: TrainRequest, node_ids: Iterable[int]) -> Iterator[Message]:
     """The request as a message to each of these nodes. All share one content, which need not be copied for each."""
     content = RecordDict(
@@ -115,24 +106,52 @@ def request_messages(request: TrainRequest, node_ids: Iterable[int]) -> Iterator
 
 
 def parse_request(message: Message) -> TrainRequest:
-    """The inverse of :func:`request_messages`, at the hospital."""
-    config = message.content.config_records[_CONFIG]
+    """The inverse of :func:`request_messages`, at the hospital.
+
+    Raises:
+        MessageError: if it is not what a server sends.
+    """
+    content = message.content
+    config = wire.config(content, _CONFIG)
+    weights = wire.arrays(content, _ARRAYS)
+    _check_weights(weights, torch.float32)
     return TrainRequest(
-        round=int(config["round"]),  # type: ignore[arg-type]
-        steps=int(config["steps"]),  # type: ignore[arg-type]
-        architecture=ModelSpec.from_json(str(config["architecture"])),
-        weights=from_arrays(message.content.array_records[_ARRAYS]),
-        control=_parse_control(message.content),
+        round=wire.whole(config, "round"),
+        # How few or many are refused is the ledger's to say.
+        steps=wire.whole(config, "steps", lowest=-(2**53)),
+        architecture=_architecture(wire.text(config, "architecture", longest=_LONGEST_ARCHITECTURE)),
+        weights=weights,
+        control=_parse_control(content),
     )
+
+
+def _architecture(text: str) -> ModelSpec:
+    try:
+        spec = ModelSpec.from_json(text)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MessageError(f"architecture: is none: {type(error).__name__}") from error
+    name: object = spec.name
+    if not isinstance(name, str) or not isinstance(spec.args, dict):
+        raise MessageError("architecture: must have a name and a mapping of arguments")
+    return spec
+
+
+def _check_weights(weights: Weights, dtype: torch.dtype) -> None:
+    for name, value in weights.items():
+        if value.dtype != dtype or not bool(torch.isfinite(value).all()):
+            raise MessageError(f"{name}: must be finite numbers of {dtype}")
 
 
 def _parse_control(content: RecordDict) -> Control | None:
     if _CONTROL not in content.array_records:
         return None
-    lost = content.config_records[_LOST]
-    names: list[str] = list(lost["hospitals"])  # type: ignore[arg-type]
-    rounds: list[int] = list(lost["rounds"])  # type: ignore[arg-type]
-    return Control(c=from_arrays(content.array_records[_CONTROL]), lost=dict(zip(names, rounds, strict=True)))
+    lost = wire.config(content, _LOST)
+    names, rounds = wire.listed(lost, "hospitals", str), wire.listed(lost, "rounds", int)
+    if len(names) != len(rounds):
+        raise MessageError("lost: must have a round for every hospital")
+    c = wire.arrays(content, _CONTROL)
+    _check_weights(c, torch.float64)
+    return Control(c=c, lost=dict(zip(names, rounds, strict=True)))
 
 
 def identity_content(*, hospital: str) -> RecordDict:
@@ -141,8 +160,12 @@ def identity_content(*, hospital: str) -> RecordDict:
 
 
 def parse_identity(message: Message) -> str:
-    """The inverse of :func:`identity_content`, at the server."""
-    return str(message.content.config_records[_CONFIG]["hospital"])
+    """The inverse of :func:`identity_content`, at the server.
+
+    Raises:
+        MessageError: if there is no name in it.
+    """
+    return wire.text(wire.config(message.content, _CONFIG), "hospital")
 
 
 def reply_content(update: ModelUpdate, report: RoundReport) -> RecordDict:
@@ -170,34 +193,28 @@ def reply_content(update: ModelUpdate, report: RoundReport) -> RecordDict:
 
 
 def parse_reply(message: Message) -> tuple[ModelUpdate, RoundReport]:
-    """The inverse of :func:`reply_content`, at the server.
+    """The inverse of :func:`reply_content`, at the server. Whether it fits the plan is not looked at here.
 
     Raises:
-        KeyError: if a part of the answer is missing.
-        ValueError: if a part of it cannot be read.
+        MessageError: if a part of the answer is missing or is not of its kind.
     """
-    config, metrics = message.content.config_records[_CONFIG], message.content.metric_records[_METRICS]
-    hospital, number = str(config["hospital"]), int(config["round"])  # type: ignore[arg-type]
-    delta = from_arrays(message.content.array_records[_ARRAYS])
-
-    def figure(name: str) -> float:
-        value = metrics[name]
-        return float(value) if isinstance(value, int | float) else math.nan
-
-    update = ModelUpdate(hospital=hospital, round=number, delta=delta, num_records=int(figure("records")))
+    config, metrics = wire.config(message.content, _CONFIG), wire.metrics(message.content, _METRICS)
+    hospital, number = wire.text(config, "hospital"), wire.whole(config, "round")
+    delta = wire.arrays(message.content, _ARRAYS)
+    update = ModelUpdate(hospital=hospital, round=number, delta=delta, num_records=wire.whole(metrics, "records"))
     report = RoundReport(
         hospital=hospital,
         round=number,
-        status=str(config["status"]),
-        records=int(figure("records")),
-        records_seen=int(figure("records_seen")),
-        steps=int(figure("steps")),
-        steps_spent=int(figure("steps_spent")),
-        loss=figure("loss"),
-        clipped_share=figure("clipped_share"),
-        noise_to_resolution=figure("noise_to_resolution"),
-        seconds=figure("seconds"),
-        bytes=int(figure("bytes")),
+        status=wire.text(config, "status"),
+        records=wire.whole(metrics, "records"),
+        records_seen=wire.whole(metrics, "records_seen"),
+        steps=wire.whole(metrics, "steps"),
+        steps_spent=wire.whole(metrics, "steps_spent"),
+        loss=wire.number(metrics, "loss"),
+        clipped_share=wire.number(metrics, "clipped_share"),
+        noise_to_resolution=wire.number(metrics, "noise_to_resolution"),
+        seconds=wire.number(metrics, "seconds"),
+        bytes=wire.whole(metrics, "bytes"),
     )
     return update, report
 
@@ -208,6 +225,17 @@ def failure_content(*, hospital: str, kind: str, details: str) -> RecordDict:
 
 
 def parse_failure(message: Message) -> tuple[str, str, str] | None:
-    """(hospital, kind, traceback) if the message is a hospital's report of its own failure, else None."""
-    record = message.content.config_records.get(_FAILURE)
-    return None if record is None else (str(record["hospital"]), str(record["kind"]), str(record["details"]))
+    """(hospital, kind, traceback) if the message is a hospital's report of its own failure, else None.
+
+    Of the traceback the last 20,000 letters are taken, and control characters are not.
+
+    Raises:
+        MessageError: if the report is none.
+    """
+    if _FAILURE not in message.content.config_records:
+        return None
+    record = wire.config(message.content, _FAILURE)
+    details = record.get("details")
+    if not isinstance(details, str):
+        raise MessageError("details: must be a text")
+    return wire.text(record, "hospital"), wire.text(record, "kind"), wire.shown(details[-_LONGEST_DETAILS:])

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import torch
 from flwr.app import ConfigRecord, RecordDict
 
-from hbdp_fed.federation.codec import Control, from_arrays, to_arrays
+from hbdp_fed.federation.codec import Control
+from hbdp_fed.federation.wire import from_arrays, to_arrays
 from hbdp_fed.training import added_gradient, mean_gradient, next_control
 from hbdp_fed.types import ModelUpdate, Weights
 

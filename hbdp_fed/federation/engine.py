@@ -18,7 +18,6 @@ from torch import Tensor
 
 from hbdp_fed.errors import unknown_choice
 from hbdp_fed.federation.cluster import LOCAL, ClusterSettings, cluster, cluster_early, cluster_nodes
-from hbdp_fed.federation.codec import from_arrays, to_arrays
 from hbdp_fed.federation.crew import Crew, Node, recruit
 from hbdp_fed.federation.faults import DUPLICATE
 from hbdp_fed.federation.inprocess import play_in_process
@@ -26,6 +25,7 @@ from hbdp_fed.federation.preflight import Rehearsal, Sizing, fitting
 from hbdp_fed.federation.secure_client import OF_A_ROUND
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.simulated_grid import run_simulated
+from hbdp_fed.federation.wire import from_arrays, to_arrays
 from hbdp_fed.types import Weights
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.answers import Answer, Expected, Failure, duplicate, examine, missing
 from hbdp_fed.federation.codec import parse_failure, parse_identity
+from hbdp_fed.federation.wire import MessageError
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ def call_roll(grid: Grid, hospitals: tuple[str, ...], *, timeout_s: float) -> Ro
     """Wait until every hospital's node is there and ask each for its name.
 
     Raises:
-        HospitalFailure: if a hospital is missing after ``timeout_s`` seconds, or two nodes claim the same name.
+        HospitalFailure: if a hospital is missing after ``timeout_s`` seconds, an answer cannot be read, or two nodes
+            claim the same name.
     """
     deadline = time.monotonic() + timeout_s
     while len(nodes := sorted(grid.get_node_ids())) < len(hospitals):
@@ -100,8 +102,12 @@ def call_roll(grid: Grid, hospitals: tuple[str, ...], *, timeout_s: float) -> Ro
     calls = (Message(content, node_id, MessageType.QUERY) for node_id in nodes)
     found: dict[str, int] = {}
     for reply in grid.send_and_receive(calls, timeout=timeout_s):
-        _raise_on_failure(reply)
-        name = parse_identity(reply)
+        try:
+            _raise_on_failure(reply)
+            name = parse_identity(reply)
+        except MessageError as error:
+            node = f"node {reply.metadata.src_node_id}"
+            raise HospitalFailure(node, f"its answer to the roll-call cannot be read: {error}") from error
         if name in found:
             raise HospitalFailure(name, "two nodes answered with this name")
         found[name] = reply.metadata.src_node_id

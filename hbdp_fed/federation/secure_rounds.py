@@ -304,5 +304,5 @@ def _read(
         return Failure(hospital, number, "empty", "the answer holds nothing")
     try:
         return hospital, parse(message, hospital, number)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         return Failure(hospital, number, "unusable", f"the answer cannot be read: {type(error).__name__}: {error}")

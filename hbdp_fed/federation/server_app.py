@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from flwr.app import Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
-from hbdp_fed.federation.codec import TrainRequest, from_arrays, to_arrays
+from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.control import ServerControl
 from hbdp_fed.federation.roster import call_roll
 from hbdp_fed.federation.rounds import Listener, RoundTable
@@ -16,6 +16,7 @@ from hbdp_fed.federation.secure_rounds import SecureRounds
 from hbdp_fed.federation.server_step import ServerStep
 from hbdp_fed.federation.settings import AppSettings, resolved_settings
 from hbdp_fed.federation.strategy import PrivateFedAvg
+from hbdp_fed.federation.wire import from_arrays, to_arrays
 from hbdp_fed.training import SCAFFOLD
 from hbdp_fed.types import ModelSpec, Weights
 

@@ -11,12 +11,13 @@ from flwr.serverapp.strategy import Strategy
 
 from hbdp_fed.federation.aggregation import combine
 from hbdp_fed.federation.clock import Attendance
-from hbdp_fed.federation.codec import TrainRequest, from_arrays, to_arrays
+from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.control import ServerControl
 from hbdp_fed.federation.rounds import Listener, RoundTable, participants
 from hbdp_fed.federation.secure_rounds import OpenSum, SecureRounds
 from hbdp_fed.federation.server_step import ServerStep
 from hbdp_fed.federation.settings import AppSettings
+from hbdp_fed.federation.wire import from_arrays, to_arrays
 from hbdp_fed.training import gradient_weights, round_progress
 from hbdp_fed.types import ModelSpec, ModelUpdate, Weights
 

@@ -29,7 +29,7 @@ from hbdp_fed.federation.aggregation import (
     mean_shares,
     squared_distances,
 )
-from hbdp_fed.federation.codec import to_arrays
+from hbdp_fed.federation.wire import to_arrays
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import ModelUpdate, Weights
 

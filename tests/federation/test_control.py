@@ -11,12 +11,13 @@ import pytest
 import torch
 from flwr.app import RecordDict
 
-from hbdp_fed.federation.codec import Control, TrainRequest, from_arrays, parse_request, request_messages
+from hbdp_fed.federation.codec import Control, TrainRequest, parse_request, request_messages
 from hbdp_fed.federation.control import HospitalControl
 from hbdp_fed.federation.engine import Simulated
 from hbdp_fed.federation.faults import Fault
 from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.settings import AppSettings
+from hbdp_fed.federation.wire import from_arrays
 from hbdp_fed.models import build_model, initial_weights, weights_sha256
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import LocalSettings, ScheduleSettings

@@ -14,10 +14,11 @@ from flwr.app import Error, Message, RecordDict
 from hbdp_fed.federation.aggregation import average, mean_shares
 from hbdp_fed.federation.answers import Answer, Expected, Failure
 from hbdp_fed.federation.client_app import charge_ledger
-from hbdp_fed.federation.codec import RoundReport, failure_content, from_arrays, parse_reply, reply_content, to_arrays
+from hbdp_fed.federation.codec import RoundReport, failure_content, parse_reply, reply_content
 from hbdp_fed.federation.engine import default_workers
 from hbdp_fed.federation.roster import Roster
 from hbdp_fed.federation.simulated_grid import LOST, TIMED_OUT, SimulatedGrid
+from hbdp_fed.federation.wire import from_arrays, to_arrays
 from hbdp_fed.types import ModelUpdate
 
 

@@ -16,7 +16,7 @@ from scipy import stats
 from hbdp_fed.errors import HospitalFailure, QuorumLost
 from hbdp_fed.federation import secure_client, secure_rounds
 from hbdp_fed.federation.client_app import make_client_app
-from hbdp_fed.federation.codec import from_arrays, parse_failure, request_messages
+from hbdp_fed.federation.codec import parse_failure, request_messages
 from hbdp_fed.federation.engine import Simulated
 from hbdp_fed.federation.faults import Fault
 from hbdp_fed.federation.secure_client import OF_A_ROUND
@@ -24,6 +24,7 @@ from hbdp_fed.federation.secure_messages import QUERY_TYPES, RELEASE, TRAIN_TYPE
 from hbdp_fed.federation.secure_sum import FixedPoint, masked_update, safe_threshold
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.simulated_grid import SimulatedGrid
+from hbdp_fed.federation.wire import from_arrays
 from hbdp_fed.models import weights_sha256
 from hbdp_fed.types import ALL_HOSPITALS, Weights
 from tests.federation.test_federation import probe
