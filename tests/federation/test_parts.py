@@ -90,7 +90,7 @@ def good(node_id: int, hospital: str) -> Message:
     return answer(node_id, reply_content(update(hospital, 0.0), report(hospital)))
 
 
-@pytest.mark.parametrize("order", itertools.permutations([(9, "a"), (4, "b"), (7, "c")]))
+@pytest.mark.parametrize("order", list(itertools.permutations([(9, "a"), (4, "b"), (7, "c")])))
 def test_answers_come_in_the_hospitals_order_whatever_order_they_arrive_in(order: tuple[tuple[int, str], ...]) -> None:
     roster = Roster(hospitals=("a", "b", "c"), node_ids=(9, 4, 7))
     found = collected(roster, *(good(*who) for who in order))
