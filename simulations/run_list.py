@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -123,10 +124,9 @@ def listed(folder: Path) -> Listed:
 def _when(folder: Path) -> datetime:
     stamp = _STAMP.match(folder.name)
     if stamp is not None:
-        try:
+        # A name that only looks like a time, as of a 31st of June, says nothing.
+        with suppress(ValueError):
             return datetime.strptime(stamp[0], "%Y%m%d-%H%M%S")
-        except ValueError:
-            pass
     try:
         return datetime.fromtimestamp((folder / _CONFIG).stat().st_mtime)
     except OSError:

@@ -22,6 +22,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,11 @@ def watched(command: Sequence[str], folder: Path, log: Path) -> Samples:
 
 def _sizes(main: psutil.Process) -> list[tuple[str, int]]:
     sizes = []
-    try:
+    # Whoever has ended in between has no size any more.
+    with suppress(psutil.NoSuchProcess):
         for process in [main, *main.children(recursive=True)]:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 sizes.append(("main" if process.pid == main.pid else "worker", process.memory_info().rss))
-            except psutil.NoSuchProcess:
-                continue
-    except psutil.NoSuchProcess:
-        pass
     return sizes
 
 
