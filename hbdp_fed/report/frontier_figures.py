@@ -29,6 +29,15 @@ _NEAR, _NEAR_COLUMN, _FAR_COLUMN = 0.02, 0.38, 1.02
 _CROWDED = 9
 
 
+def any_attacked(budgets: Sequence[Mapping[str, Any]], policy: Mapping[str, Any] | None = None) -> bool:
+    """Whether :func:`frontier_figure` has a point to draw."""
+    return any(riskiest(budget, _threat_model(policy)) is not None for budget in budgets)
+
+
+def _threat_model(policy: Mapping[str, Any] | None) -> str:
+    return str((policy or {}).get("threat_model") or REALISTIC)
+
+
 def frontier_figure(
     budgets: Sequence[Mapping[str, Any]],
     name: str,
@@ -48,7 +57,7 @@ def frontier_figure(
         sweep: Whose they are: ``control`` is drawn as a line.
         policy: ``margin``, ``risk`` and ``threat_model``: what it allows is shaded.
     """
-    threat_model = str((policy or {}).get("threat_model") or REALISTIC)
+    threat_model = _threat_model(policy)
     points = [(budget, riskiest(budget, threat_model), number(_figure(budget, name).get("mean"))) for budget in budgets]
     drawn = [(budget, attack, mean) for budget, attack, mean in points if attack is not None and math.isfinite(mean)]
     figure = sheet(_WIDTH, 4.1)

@@ -14,7 +14,7 @@ from hbdp_fed.report.attack_view import criteria
 from hbdp_fed.report.budgets import deciding_metric, eps_words
 from hbdp_fed.report.decision_words import decision_words, frontier_words
 from hbdp_fed.report.explained import ADVERSARIES, CAPABILITIES, LIMITS, SURFACES
-from hbdp_fed.report.frontier_figures import budgets_figure, frontier_figure
+from hbdp_fed.report.frontier_figures import any_attacked, budgets_figure, frontier_figure
 from hbdp_fed.report.rendering import flat, inline, render_page, render_text, spoken
 from hbdp_fed.report.suppression import SMALLEST_COUNT
 from hbdp_fed.report.sweep_view import Written, group_view, labels_of, shareable_group
@@ -79,15 +79,18 @@ def render_sweep_markdown(
 def sweep_figures(
     sweep: Mapping[str, Any], *, group: int = 0, recommendation: Mapping[str, Any] | None = None
 ) -> dict[str, Figure]:
-    """The pictures of one group, by name: ``frontier`` and ``budgets``; none where no metric is known."""
+    """The pictures of one group, by name: ``frontier``, where something was attacked, and ``budgets``.
+
+    None where no metric is known.
+    """
     name, budgets = deciding_metric(sweep, recommendation), sweep["groups"][group]["budgets"]
     if name is None or not budgets:
         return {}
     policy = (recommendation or {}).get("policy")
-    return {
-        "frontier": frontier_figure(budgets, name, sweep=sweep, policy=policy),
-        "budgets": budgets_figure(budgets, name, sweep=sweep),
-    }
+    figures = {"budgets": budgets_figure(budgets, name, sweep=sweep)}
+    if any_attacked(budgets, policy):
+        figures = {"frontier": frontier_figure(budgets, name, sweep=sweep, policy=policy), **figures}
+    return figures
 
 
 def _context(
@@ -105,7 +108,8 @@ def _context(
     ]
     attacks = [attack for group in groups for attack in group["attacks"]]
     surfaces = {attack["surface"] for attack in attacks}
-    for group in groups:
+    for group, own in zip(groups, shown, strict=True):
+        group["attacked"] = any_attacked(own["budgets"], (recommendation or {}).get("policy"))
         group["frontier_words"] = _in_words(group)
     return {
         "title": f"Budgets for {sweep['dataset']}",

@@ -112,9 +112,10 @@ def _sweep(folder: Path, request: Request, config: SweepConfig, console: Console
         cells = {cell.name: cell for cell in request.cells()}
         jobs = _jobs(folder, request)
         console.print(_opening(request, jobs, folder), soft_wrap=True, markup=False)
-        whole = True
+        whole, together = True, config.parallel
         if jobs:
             with quota(config, request.fixed) as allowed, board(console, jobs=len(jobs)) as shown:
+                together = allowed.parallel
 
                 def on_end(ended: Ended) -> None:
                     cell = cells[ended.job.cell]
@@ -132,7 +133,7 @@ def _sweep(folder: Path, request: Request, config: SweepConfig, console: Console
                     on_end=on_end,
                     on_stop=lambda: _stopping(shown),
                 )
-        wall = {"wall_s": time.perf_counter() - started, "parallel": config.parallel}
+        wall = {"wall_s": time.perf_counter() - started, "parallel": together}
         write_results(folder, request, list(failures.values()), wall, console)
     if not whole:
         console.print(f"go on with: python -m simulations.sweep resume={folder}", soft_wrap=True)

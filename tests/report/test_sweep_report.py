@@ -106,9 +106,14 @@ def test_a_sweep_of_one_run_without_anything_attacked_is_told_all_the_same() -> 
     only["utility"]["mcc"] |= {"sd": None, "difference": None}
     found["groups"][0]["budgets"] = [only]
     found |= {"control": None, "failures": [], "pending": 0}
+    found["time"]["parallel"] = None
     page = plain(render_sweep_report(found))
     assert "Nothing was attacked at epsilon 1." in page
     assert "None" not in page
+    assert list(sweep_figures(found)) == ["budgets"]
+    for text in (page, render_sweep_markdown(found)):
+        assert "No reconstruction attack was run" in text
+        assert "No reconstruction attack was run" not in render_sweep_report(sweep())
     assert render_sweep_markdown(found).count("0.610") == 1
 
 
