@@ -40,6 +40,9 @@ from simulations.schema import DataConfig, FederationConfig, RunConfig, Training
 from simulations.secure import check_secure_plan
 from simulations.site_profiles import site_profiles
 
+TAKES_LONG = "a round of this model's gradients takes more than minutes"
+"""Why games are not played, for people."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -96,6 +99,11 @@ class Prepared:
     def probes(self) -> int:
         """How many probes there are of all attacks."""
         return self.config.adversary.probes * len(self.attacks.probing)
+
+    @property
+    def unplayed(self) -> tuple[str, ...]:
+        """The candidate games of which even one round takes too long, so that none is observed."""
+        return () if self.observed else self.attacks.games
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -298,13 +306,13 @@ def check_games(prepared: Prepared) -> None:
     Raises:
         SettingError: if they would be left out.
     """
-    adversary, games = prepared.config.adversary, prepared.attacks.games
+    adversary = prepared.config.adversary
     if asked_for(adversary.attack) == [AUTO] or adversary.observed_rounds is not None or adversary.rounds:
         return
-    if games and not prepared.observed:
+    if prepared.unplayed:
         raise SettingError(
             "adversary.observed_rounds",
-            f"must be given for {', '.join(games)}, since a round of this model's gradients takes more than minutes: "
+            f"must be given for {', '.join(prepared.unplayed)}, since {TAKES_LONG}: "
             "1 plays on the last round, and fewer adversary.targets and adversary.candidates take less",
         )
 

@@ -28,7 +28,7 @@ from simulations.headers import last_round
 from simulations.multirun import FLAGS, planned_runs
 from simulations.old_run import composed_of
 from simulations.preflight import engine_summary
-from simulations.prepare import Prepared, check_games, prepare, resolution
+from simulations.prepare import TAKES_LONG, Prepared, check_games, prepare, resolution
 from simulations.probe import ProbeCampaign
 from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
@@ -242,10 +242,10 @@ def show_left_out(console: Console, prepared: Prepared) -> None:
             "left out: each hospital's own model at every hospital (evaluation.matrix): under "
             "federation.secure_aggregation nobody sees a single hospital's model"
         )
-    if prepared.attacks.games and not prepared.observed:
+    if prepared.unplayed:
         lines.append(
-            f"attack left out: {', '.join(prepared.attacks.games)}: a round of this model's gradients takes more than "
-            "minutes; adversary.observed_rounds=1 runs them on the last round"
+            f"attack left out: {', '.join(prepared.unplayed)}: {TAKES_LONG}; adversary.observed_rounds=1 runs them on "
+            "the last round"
         )
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
