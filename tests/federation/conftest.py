@@ -19,6 +19,7 @@ from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.rounds import Listener
 from hbdp_fed.federation.server_app import ServerHooks, Standing, make_server_app
 from hbdp_fed.federation.settings import AppSettings, Site
+from hbdp_fed.federation.simulated_grid import SimulatedGrid
 from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.privacy import plan_hospital
 from hbdp_fed.seeding import generator
@@ -28,6 +29,12 @@ from hbdp_fed.types import ModelSpec, ModelUpdate, OptimizerSettings, PrivacyBud
 SPEC = ModelSpec("cnn", {"in_channels": 1, "num_classes": 2, "width": 4})
 ROUNDS, LOCAL_STEPS, PROBES = 2, 3, 1
 SIZES = (20, 31, 12)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _identity() -> None:
+    """Who the process is, without which Flower makes no message: a grid sets it."""
+    SimulatedGrid(lambda jobs, timeout_s: iter(()), [])
 
 
 @dataclass

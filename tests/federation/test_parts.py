@@ -17,7 +17,7 @@ from hbdp_fed.federation.client_app import charge_ledger
 from hbdp_fed.federation.codec import RoundReport, failure_content, parse_reply, reply_content
 from hbdp_fed.federation.engine import default_workers
 from hbdp_fed.federation.roster import Roster
-from hbdp_fed.federation.simulated_grid import LOST, TIMED_OUT, SimulatedGrid
+from hbdp_fed.federation.simulated_grid import LOST, TIMED_OUT
 from hbdp_fed.federation.wire import from_arrays, to_arrays
 from hbdp_fed.types import ModelUpdate
 
@@ -43,7 +43,6 @@ def report(hospital: str, **changes: float) -> RoundReport:
 
 
 def question(node_id: int) -> Message:
-    SimulatedGrid(lambda jobs, timeout_s: iter(()), [])  # sets the identity that messages need
     return Message(RecordDict(), node_id, "train")
 
 

@@ -29,7 +29,6 @@ from hbdp_fed.federation.codec import (
     reply_content,
     request_messages,
 )
-from hbdp_fed.federation.simulated_grid import SimulatedGrid
 from hbdp_fed.federation.wire import MessageError, from_arrays, to_arrays
 from hbdp_fed.types import ModelSpec, ModelUpdate
 
@@ -37,11 +36,6 @@ DELTA = {"a": torch.arange(6, dtype=torch.float64).reshape(2, 3), "b": torch.ten
 START = {name: value.float() for name, value in DELTA.items()}
 REPORT = RoundReport("h", 3, "ok", 9, 4, 2, 6, 0.5, 0.25, math.nan, 0.1, 0)
 EXPECTED = Expected(3, DELTA, {"h": 9}, {"h": 1e3})
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _identity() -> None:
-    SimulatedGrid(lambda jobs, timeout_s: iter(()), [])  # sets the identity that messages need
 
 
 def message(content: RecordDict) -> Message:
