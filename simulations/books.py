@@ -137,7 +137,7 @@ class Books:
         """An answer that is used."""
         course, hospital = self._course, report.hospital
         course.answers += 1
-        course.client_compute_s += report.seconds
+        course.client_compute_s += 0.0 if math.isnan(report.seconds) else report.seconds
         ratio = report.noise_to_resolution
         course.clipped_sum[hospital] = min(course.clipped_sum.get(hospital, ratio), ratio)
         eps_spent = self._charge(hospital, report.round, report.steps, delivered=True)

@@ -27,7 +27,7 @@ from hbdp_fed.federation.engine import EngineSettings
 from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.privacy import Accountant, epsilon, plan_hospital
-from hbdp_fed.privacy.site_policy import SitePolicy
+from hbdp_fed.privacy.site_policy import SitePolicy, Terms
 from hbdp_fed.training import LocalSettings, ScheduleSettings, resolve_device, smallest_learning_rate
 from hbdp_fed.training.pace import SiteProfile
 from hbdp_fed.training.tasks import Task, task_called
@@ -264,10 +264,16 @@ def _ask_for_consent(plans: Sequence[HospitalPlan], config: RunConfig, *, task: 
             highest_epsilon=wanted.highest_epsilon,
             lowest_records=wanted.lowest_records,
             allowed_tasks=tuple(wanted.allowed_tasks) or (task,),
+            allowed_models=tuple(wanted.allowed_models) or None,
+            secure_noise=wanted.secure_noise,
         )
     except ValueError as error:
         raise SettingError("federation.site_policy", str(error)) from error
-    refusals = {plan.name: policy.refusal(_planned_epsilon(plan, config), plan.num_records, task) for plan in plans}
+    model, secure = config.model.name, config.privacy.secure_noise
+    refusals = {
+        plan.name: policy.refusal(Terms(_planned_epsilon(plan, config), plan.num_records, task, model, secure))
+        for plan in plans
+    }
     refused = [f"{name} refuses: {reason}" for name, reason in refusals.items() if reason is not None]
     if refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""

@@ -219,6 +219,8 @@ class SitePolicyConfig:
     highest_epsilon: float = math.inf
     lowest_records: int = 0
     allowed_tasks: list[str] = field(default_factory=list)
+    allowed_models: list[str] = field(default_factory=list)
+    secure_noise: bool = False
 
 
 @dataclass

@@ -51,7 +51,7 @@ def log_report(folder: Path, report: RoundReport, spent: Spent, *, kind: str) ->
         _spent(spent),
         f"loss {'-' if math.isnan(report.loss) else f'{report.loss:.4f}'}",
         f"clipped {clipped}",
-        f"{report.seconds:.2f} s",
+        "- s" if math.isnan(report.seconds) else f"{report.seconds:.2f} s",
         f"{report.bytes:,} bytes",
     )
     _append(folder, report.hospital, f"{_head(report.round, kind)}  {'  '.join(words)}\n")

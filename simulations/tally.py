@@ -17,8 +17,8 @@ class Tally:
     def hear(self, report: RoundReport) -> None:
         """An answer that is used."""
         self._answers += 1
-        # A hospital whose batches were all empty has no loss.
-        if math.isfinite(report.loss):
+        # A hospital whose batches were all empty has no loss, and one may keep it to itself.
+        if math.isfinite(report.loss) and report.records_seen is not None:
             self._loss += report.loss * report.records_seen
             self._seen += report.records_seen
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -22,13 +20,11 @@ from hbdp_fed.federation.codec import (
     parse_request,
     reply_content,
 )
-from hbdp_fed.federation.control import HospitalControl
 from hbdp_fed.federation.faults import misbehave
-from hbdp_fed.federation.randomness import round_randomness
+from hbdp_fed.federation.local_round import play_round
 from hbdp_fed.federation.secure_client import QUERIES, Asked, send_masked
 from hbdp_fed.federation.secure_messages import TRAIN
 from hbdp_fed.federation.settings import AppSettings, Site, resolved_settings
-from hbdp_fed.training import gradient_weights, resolve_device, round_progress, train_locally
 from hbdp_fed.types import ModelUpdate
 
 _PARTITION = "partition-id"
@@ -119,50 +115,10 @@ def _train(request: TrainRequest, settings: AppSettings, site: Site, context: Co
 def _computed(
     request: TrainRequest, settings: AppSettings, site: Site, context: Context
 ) -> tuple[ModelUpdate, RoundReport]:
-    started = time.perf_counter()
-    torch.set_num_threads(settings.threads)
-    name, mechanism = site.plan.name, site.plan.mechanism
-    steps_spent = charge_ledger(context.state, round=request.round, steps=request.steps, planned=mechanism.steps)
+    planned = site.plan.mechanism.steps
+    steps_spent = charge_ledger(context.state, round=request.round, steps=request.steps, planned=planned)
     records = _own_records(str(context.node_config.get(SHARD, site.shard)))
-    device = resolve_device(settings.device)
-    randomness = round_randomness(settings, name, request.round, device)
-    progress = round_progress(request.round, rounds=settings.rounds, local_steps=settings.local_steps)
-    control = None if request.control is None else HospitalControl.begun(context.state, request.control, hospital=name)
-    result = train_locally(
-        architecture=request.architecture,
-        weights=request.weights,
-        images=records.images,
-        labels=records.labels,
-        mechanism=mechanism,
-        steps=request.steps,
-        settings=settings.local,
-        progress=progress,
-        noise=randomness.noise,
-        batch_generator=randomness.batches,
-        augmentation_generator=randomness.augmentation,
-        device=device,
-        added=None if control is None else control.added,
-    )
-    if control is not None:
-        weight = sum(gradient_weights(settings.local, progress, request.steps))
-        tolerant = settings.on_failure == "tolerate"
-        control.keep(context.state, result.delta, round=request.round, weight=weight, may_be_lost=tolerant)
-    update = ModelUpdate(hospital=name, round=request.round, delta=result.delta, num_records=len(records))
-    report = RoundReport(
-        hospital=name,
-        round=request.round,
-        status="ok",
-        records=len(records),
-        records_seen=result.records_seen,
-        steps=request.steps,
-        steps_spent=steps_spent,
-        loss=result.loss,
-        clipped_share=result.clipped_share,
-        noise_to_resolution=result.noise_to_resolution,
-        seconds=time.perf_counter() - started,
-        bytes=0,
-    )
-    return update, report
+    return play_round(request, settings, site, records=records, state=context.state, steps_spent=steps_spent)
 
 
 @lru_cache(maxsize=64)

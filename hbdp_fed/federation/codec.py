@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +11,12 @@ from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDic
 
 from hbdp_fed.federation import wire
 from hbdp_fed.federation.wire import MessageError, to_arrays
+from hbdp_fed.privacy.site_policy import MAY_LEAVE
 from hbdp_fed.types import ModelSpec, ModelUpdate, Weights
 
 _ARRAYS, _CONFIG, _METRICS, _FAILURE, _CONTROL = "arrays", "config", "metrics", "failure", "control"
 _LOST = "lost"
+_UNTOLD = {name: math.nan for name in ("loss", "clipped_share", "noise_to_resolution", "seconds")}
 _LONGEST_ARCHITECTURE = 1_000_000
 _LONGEST_DETAILS = 20_000
 
@@ -55,29 +58,31 @@ class RoundReport:
     """What a hospital tells about a round besides its update.
 
     Nearly none of this is covered by the differential privacy of the update: in a simulation it is the experimenter's
-    view.
+    view, and a real hospital keeps to itself whatever its own policy does not let out
+    (:data:`~hbdp_fed.privacy.site_policy.MAY_LEAVE`).
 
     Attributes:
         hospital: Its name.
         round: The request's number.
         status: ``ok``.
-        records: How many records the hospital holds.
-        records_seen: How many the round's Poisson batches held in all.
+        records: How many records the hospital holds; None where it does not say.
+        records_seen: How many the round's Poisson batches held in all; None where it does not say.
         steps: Steps taken in this round.
         steps_spent: Steps taken so far, this round included.
-        loss: Mean training loss; NaN when every batch was empty.
-        clipped_share: Share of records whose gradient was clipped; NaN without clipping.
+        loss: Mean training loss; NaN when every batch was empty, or where it does not say.
+        clipped_share: Share of records whose gradient was clipped; NaN without clipping, or where it does not say.
         noise_to_resolution: The smallest ratio of the noise to the spacing of the numbers that a step's clipped
-            gradients were summed in; NaN without noise. A function of the noisy sums, and of nothing else.
-        seconds: The hospital's own computing time.
+            gradients were summed in; NaN without noise, or where it does not say. A function of the noisy sums, and of
+            nothing else.
+        seconds: The hospital's own computing time; NaN where it does not say.
         bytes: Size of the update as it travelled.
     """
 
     hospital: str
     round: int
     status: str
-    records: int
-    records_seen: int
+    records: int | None
+    records_seen: int | None
     steps: int
     steps_spent: int
     loss: float
@@ -168,26 +173,23 @@ def parse_identity(message: Message) -> str:
     return wire.text(wire.config(message.content, _CONFIG), "hospital")
 
 
-def reply_content(update: ModelUpdate, report: RoundReport) -> RecordDict:
-    """A hospital's answer to a request; the report's ``bytes`` are counted here."""
+def reply_content(update: ModelUpdate, report: RoundReport, *, withheld: Collection[str] = ()) -> RecordDict:
+    """A hospital's answer to a request; the report's ``bytes`` are counted here.
+
+    Args:
+        update: What the server asked for.
+        report: What goes with it.
+        withheld: Figures of the report that stay at the hospital, of those in
+            :data:`~hbdp_fed.privacy.site_policy.MAY_LEAVE`.
+    """
     arrays = to_arrays(update.delta)
+    figures = {name: getattr(report, name) for name in (*MAY_LEAVE, "steps", "steps_spent")}
+    told = {name: value for name, value in figures.items() if name not in withheld and value is not None}
     return RecordDict(
         {
             _ARRAYS: arrays,
             _CONFIG: ConfigRecord({"hospital": update.hospital, "round": update.round, "status": report.status}),
-            _METRICS: MetricRecord(
-                {
-                    "records": report.records,
-                    "records_seen": report.records_seen,
-                    "steps": report.steps,
-                    "steps_spent": report.steps_spent,
-                    "loss": report.loss,
-                    "clipped_share": report.clipped_share,
-                    "noise_to_resolution": report.noise_to_resolution,
-                    "seconds": report.seconds,
-                    "bytes": arrays.count_bytes(),
-                }
-            ),
+            _METRICS: MetricRecord({**told, "bytes": arrays.count_bytes()}),
         }
     )
 
@@ -201,19 +203,20 @@ def parse_reply(message: Message) -> tuple[ModelUpdate, RoundReport]:
     config, metrics = wire.config(message.content, _CONFIG), wire.metrics(message.content, _METRICS)
     hospital, number = wire.text(config, "hospital"), wire.whole(config, "round")
     delta = wire.arrays(message.content, _ARRAYS)
-    update = ModelUpdate(hospital=hospital, round=number, delta=delta, num_records=wire.whole(metrics, "records"))
+    records = wire.whole(metrics, "records") if "records" in metrics else None
+    update = ModelUpdate(hospital=hospital, round=number, delta=delta, num_records=records or 0)
     report = RoundReport(
         hospital=hospital,
         round=number,
         status=wire.text(config, "status"),
-        records=wire.whole(metrics, "records"),
-        records_seen=wire.whole(metrics, "records_seen"),
+        records=records,
+        records_seen=wire.whole(metrics, "records_seen") if "records_seen" in metrics else None,
         steps=wire.whole(metrics, "steps"),
         steps_spent=wire.whole(metrics, "steps_spent"),
-        loss=wire.number(metrics, "loss"),
-        clipped_share=wire.number(metrics, "clipped_share"),
-        noise_to_resolution=wire.number(metrics, "noise_to_resolution"),
-        seconds=wire.number(metrics, "seconds"),
+        loss=wire.number({**_UNTOLD, **metrics}, "loss"),
+        clipped_share=wire.number({**_UNTOLD, **metrics}, "clipped_share"),
+        noise_to_resolution=wire.number({**_UNTOLD, **metrics}, "noise_to_resolution"),
+        seconds=wire.number({**_UNTOLD, **metrics}, "seconds"),
         bytes=wire.whole(metrics, "bytes"),
     )
     return update, report

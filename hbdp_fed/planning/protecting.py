@@ -13,7 +13,7 @@ from hbdp_fed.errors import SettingError
 from hbdp_fed.planning.consortium import Consortium, HospitalEntry
 from hbdp_fed.privacy import Accountant, plan_hospital, protection
 from hbdp_fed.privacy.protection import best_psnr
-from hbdp_fed.privacy.site_policy import SitePolicy
+from hbdp_fed.privacy.site_policy import SitePolicy, Terms
 from hbdp_fed.types import PrivacyBudget
 
 _CERTAIN = 1 - 1e-6
@@ -187,7 +187,7 @@ def _judged(row: HospitalBudget, consortium: Consortium, hospital: HospitalEntry
     spent = row.eps_rdp if consortium.accountant == "rdp" else row.eps_tight and row.eps_tight[1]
     assert spent is not None
     policy = SitePolicy(highest_epsilon=hospital.ceiling, lowest_records=0, allowed_tasks=(consortium.task,))
-    refusal = policy.refusal(spent, hospital.records, consortium.task)
+    refusal = policy.refusal(Terms(spent, hospital.records, consortium.task))
     return row if refusal is None else replace(row, allowed=False, problem=f"{hospital.name} refuses: {refusal}")
 
 

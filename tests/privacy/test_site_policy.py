@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from hbdp_fed.privacy.site_policy import SitePolicy
+from hbdp_fed.privacy.site_policy import MAY_LEAVE, SitePolicy, Terms
 
 
 def test_a_policy_that_is_kept_refuses_nothing() -> None:
     policy = SitePolicy(highest_epsilon=1e6, lowest_records=100, allowed_tasks=("multiclass", "binary"))
-    assert policy.refusal(1e6, 100, "binary") is None
-    assert SitePolicy(math.inf, 0, ("binary",)).refusal(math.inf, 0, "binary") is None
+    assert policy.refusal(Terms(1e6, 100, "binary")) is None
+    assert SitePolicy(math.inf, 0, ("binary",)).refusal(Terms(math.inf, 0, "binary")) is None
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_policy_that_is_kept_refuses_nothing() -> None:
 )
 def test_a_policy_names_every_problem_with_value_and_ceiling(eps: float, records: int, task: str, told: str) -> None:
     policy = SitePolicy(highest_epsilon=1e6, lowest_records=100, allowed_tasks=("multiclass", "binary"))
-    assert policy.refusal(eps, records, task) == told
+    assert policy.refusal(Terms(eps, records, task)) == told
 
 
 def test_a_policy_that_cannot_be_is_refused() -> None:
@@ -44,4 +44,21 @@ def test_a_policy_that_cannot_be_is_refused() -> None:
             SitePolicy(eps, 0, ())
     with pytest.raises(ValueError, match="lowest_records must be at least 0"):
         SitePolicy(1.0, -1, ())
-    assert SitePolicy(1.0, 0, ()).refusal(1.0, 0, "binary") == "the task 'binary' is not allowed, only: none"
+    assert SitePolicy(1.0, 0, ()).refusal(Terms(1.0, 0, "binary")) == "the task 'binary' is not allowed, only: none"
+
+
+def test_a_policy_names_models_and_noise_that_it_does_not_allow() -> None:
+    policy = SitePolicy(math.inf, 0, ("binary",), allowed_models=("cnn", "resnet9"), secure_noise=True)
+    assert policy.refusal(Terms(8.0, 1, "binary", model="resnet9")) is None
+    told = policy.refusal(Terms(8.0, 1, "binary", model="mlp", secure_noise=False))
+    assert told is not None
+    assert "the model 'mlp' is not allowed, only: cnn, resnet9" in told
+    assert "only secure noise is allowed" in told
+
+
+def test_what_a_policy_does_not_name_stays_at_the_hospital() -> None:
+    policy = SitePolicy(math.inf, 0, (), may_leave=("seconds",))
+    assert {*policy.withheld, *policy.may_leave} == set(MAY_LEAVE)
+    assert "loss" in policy.withheld
+    with pytest.raises(ValueError, match="patients is none of records, records_seen"):
+        SitePolicy(math.inf, 0, (), may_leave=("patients",))

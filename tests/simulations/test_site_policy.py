@@ -23,6 +23,8 @@ POLICY = "federation.site_policy"
         ("highest_epsilon=8", "hospital-01 refuses: the plan's epsilon 1e+06 is above the ceiling of 8 (and 2 more)"),
         ("lowest_records=21", "hospital-01 refuses: 20 records are fewer than the least of 21 (and 2 more)"),
         ("allowed_tasks=[segmentation]", "the task 'binary' is not allowed, only: segmentation"),
+        ("allowed_models=[resnet9]", "the model 'cnn' is not allowed, only: resnet9"),
+        ("secure_noise=true", "only secure noise is allowed"),
         ("highest_epsilon=0", "highest_epsilon must be positive"),
     ],
 )
