@@ -10,14 +10,12 @@ from typing import Any
 
 from hbdp_fed.federation.engine import Simulated
 from hbdp_fed.federation.server_app import Standing
-from hbdp_fed.models import read_facts, read_weights, save_weights
+from hbdp_fed.models import read_facts, read_parts, save_parts
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.types import Weights
 from simulations.books import Course
 from simulations.run_folder import RunFolder
 from simulations.selection import RoundSelection
-
-_SEPARATOR = "|"
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,12 @@ def write_standing(folder: RunFolder, snapshot: Snapshot, selection: RoundSelect
     """
     chosen, facts = selection.state()
     standing = snapshot.standing
-    weights = {
-        **_named("global", standing.weights),
-        **_named("server", standing.server),
-        **_named("control", standing.control),
-        **_named("hospitals", snapshot.arrays),
-        **{name: value for part, values in chosen.items() for name, value in _named(part, values).items()},
+    parts = {
+        "global": standing.weights,
+        "server": standing.server,
+        "control": standing.control,
+        "hospitals": snapshot.arrays,
+        **chosen,
     }
     plain = {
         "round": standing.round,
@@ -65,7 +63,7 @@ def write_standing(folder: RunFolder, snapshot: Snapshot, selection: RoundSelect
         "selection": facts,
         "course": snapshot.course,
     }
-    save_weights(folder.standing_file, weights, facts={"standing": dumps(plain)})
+    save_parts(folder.standing_file, parts, facts={"standing": dumps(plain)})
 
 
 def read_standing(
@@ -81,10 +79,7 @@ def read_standing(
     """
     if not folder.standing_file.exists():
         return None
-    parts: dict[str, dict[str, Any]] = {}
-    for name, value in read_weights(folder.standing_file).items():
-        part, own = name.split(_SEPARATOR, 1)
-        parts.setdefault(part, {})[own] = value
+    parts = read_parts(folder.standing_file)
     plain = json.loads(read_facts(folder.standing_file)["standing"])
     weights = parts.pop("global")
     standing = Standing(
@@ -96,7 +91,3 @@ def read_standing(
     simulated.restore(plain["hospitals"], parts.pop("hospitals", {}))
     selection.restore(parts, plain["selection"], handed_out=standing.weights)
     return standing, Course.from_plain(plain["course"])
-
-
-def _named(part: str, weights: Weights) -> Mapping[str, Any]:
-    return {f"{part}{_SEPARATOR}{name}": value for name, value in weights.items()}

@@ -7,8 +7,8 @@ resume, and its readings cost no budget.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hbdp_fed.federation.profiles import is_online
 from hbdp_fed.training.pace import Pace
@@ -35,6 +35,17 @@ class Attendance:
     offline: tuple[str, ...]
     late: tuple[str, ...]
     present: tuple[str, ...]
+
+    def without(self, unreachable: Collection[str]) -> Attendance:
+        """The same with further hospitals offline."""
+        gone = {*self.offline, *unreachable}
+        return replace(
+            self,
+            seconds={name: seconds for name, seconds in self.seconds.items() if name not in gone},
+            offline=tuple(name for name in self.planned if name in gone),
+            late=tuple(name for name in self.late if name not in gone),
+            present=tuple(name for name in self.present if name not in gone),
+        )
 
 
 def attendance(

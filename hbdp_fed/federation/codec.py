@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from pydantic import TypeAdapter
 
 from hbdp_fed.federation import wire
 from hbdp_fed.federation.wire import MessageError, to_arrays
@@ -16,7 +18,10 @@ from hbdp_fed.types import ModelSpec, ModelUpdate, Weights
 
 _ARRAYS, _CONFIG, _METRICS, _FAILURE, _CONTROL = "arrays", "config", "metrics", "failure", "control"
 _LOST = "lost"
-_UNTOLD = {name: math.nan for name in ("loss", "clipped_share", "noise_to_resolution", "seconds")}
+_COUNTS = ("records", "records_seen")
+_UNTOLD = dict.fromkeys(("loss", "clipped_share", "noise_to_resolution", "seconds"), math.nan)
+"""What a report holds where the hospital does not say."""
+
 _LONGEST_ARCHITECTURE = 1_000_000
 _LONGEST_DETAILS = 20_000
 
@@ -90,6 +95,16 @@ class RoundReport:
     noise_to_resolution: float
     seconds: float
     bytes: int
+
+    @classmethod
+    def from_plain(cls, value: Mapping[str, Any]) -> RoundReport:
+        """A report out of strict JSON, where null stands for a number that is none.
+
+        Raises:
+            pydantic.ValidationError: naming what is missing or of the wrong type.
+        """
+        told = {name: number for name, number in value.items() if number is not None}
+        return TypeAdapter(cls).validate_python({**dict.fromkeys(_COUNTS), **_UNTOLD, **told})
 
 
 def request_messages(request: TrainRequest, node_ids: Iterable[int]) -> Iterator[Message]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, MessageType, RecordDict
@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.answers import Answer, Expected, Failure, duplicate, examine, missing
 from hbdp_fed.federation.codec import parse_failure, parse_identity
-from hbdp_fed.federation.wire import MessageError
+from hbdp_fed.federation.wire import MessageError, shown
 
 logger = logging.getLogger(__name__)
 
@@ -86,41 +86,88 @@ class Roster:
                 yield missing(hospital, number)
 
 
-def call_roll(grid: Grid, hospitals: tuple[str, ...], *, timeout_s: float) -> Roster:
+def call_roll(
+    grid: Grid,
+    hospitals: tuple[str, ...],
+    *,
+    timeout_s: float,
+    registered: Callable[[], Mapping[int, str]] | None = None,
+    known: Mapping[str, int] | None = None,
+    on_failure: Callable[[Failure], None] = lambda _: None,
+) -> Roster:
     """Wait until every hospital's node is there and ask each for its name.
 
+    Args:
+        grid: Where the nodes are.
+        hospitals: Who has to answer.
+        timeout_s: Seconds that they are waited for, and then have for their answer.
+        registered: Tells under which name each node that is online was registered, where somebody keeps a register:
+            then nobody else is asked, and an answer has to have that name. None asks everybody.
+        known: Nodes of hospitals that answered an earlier roll-call of this federation. They need not be there.
+        on_failure: Told of an answer that ends the federation before its first round.
+
     Raises:
-        HospitalFailure: if a hospital is missing after ``timeout_s`` seconds, an answer cannot be read, or two nodes
+        HospitalFailure: if a hospital is missing after that, an answer cannot be read, a hospital refuses, or two nodes
             claim the same name.
     """
-    deadline = time.monotonic() + timeout_s
-    while len(nodes := sorted(grid.get_node_ids())) < len(hospitals):
-        if time.monotonic() > deadline:
-            raise HospitalFailure("the federation", f"{len(nodes)} of {len(hospitals)} hospitals connected in time")
-        time.sleep(_POLL_S)
+    nodes = _assembled(grid, hospitals, timeout_s, registered, known or {})
     content = RecordDict()
     calls = (Message(content, node_id, MessageType.QUERY) for node_id in nodes)
     found: dict[str, int] = {}
     for reply in grid.send_and_receive(calls, timeout=timeout_s):
+        node_id = reply.metadata.src_node_id
         try:
-            _raise_on_failure(reply)
+            _raise_on_failure(reply, nodes.get(node_id), on_failure)
             name = parse_identity(reply)
         except MessageError as error:
-            node = f"node {reply.metadata.src_node_id}"
-            raise HospitalFailure(node, f"its answer to the roll-call cannot be read: {error}") from error
+            raise HospitalFailure(f"node {node_id}", f"its answer to the roll-call cannot be read: {error}") from error
         if name in found:
             raise HospitalFailure(name, "two nodes answered with this name")
-        found[name] = reply.metadata.src_node_id
+        if registered is not None and name != nodes[node_id]:
+            raise HospitalFailure(str(nodes[node_id]), f"its node says that it is {shown(name)}")
+        found[name] = node_id
+    found = {**(known or {}), **found}
     absent = [name for name in hospitals if name not in found]
     if absent:
         raise HospitalFailure(", ".join(absent), "no answer to the roll-call")
     return Roster(hospitals=hospitals, node_ids=tuple(found[name] for name in hospitals))
 
 
-def _raise_on_failure(reply: Message) -> None:
+def _assembled(
+    grid: Grid,
+    hospitals: tuple[str, ...],
+    timeout_s: float,
+    registered: Callable[[], Mapping[int, str]] | None,
+    known: Mapping[str, int],
+) -> Mapping[int, str | None]:
+    """The nodes to ask, in their order, with their registered names where there is a register."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if registered is None:
+            nodes: dict[int, str | None] = dict.fromkeys(sorted(grid.get_node_ids()))
+        else:
+            nodes = {node_id: name for node_id, name in sorted(registered().items()) if name in hospitals}
+        if len(nodes) >= len(hospitals):
+            return nodes
+        if time.monotonic() > deadline:
+            here = set(nodes.values())
+            missing_ones = [name for name in hospitals if name not in here and name not in known]
+            if registered is not None and not missing_ones and nodes:
+                return nodes
+            told = f"; missing: {', '.join(missing_ones)}" if registered is not None else ""
+            raise HospitalFailure(
+                "the federation", f"{len(nodes)} of {len(hospitals)} hospitals connected in time{told}"
+            )
+        time.sleep(_POLL_S)
+
+
+def _raise_on_failure(reply: Message, name: str | None, on_failure: Callable[[Failure], None]) -> None:
     """Nobody can be left out before it is known who is there."""
+    node = name or f"node {reply.metadata.src_node_id}"
     if reply.has_error():
-        raise HospitalFailure(f"node {reply.metadata.src_node_id}", reply.error.reason or f"error {reply.error.code}")
+        raise HospitalFailure(node, reply.error.reason or f"error {reply.error.code}")
     told = parse_failure(reply)
     if told is not None:
-        raise HospitalFailure(told[0], told[2])
+        hospital = name or told[0]
+        on_failure(Failure(hospital, 0, "refused" if told[1] == "refused" else "exception", told[2]))
+        raise HospitalFailure(hospital, told[2])

@@ -77,10 +77,18 @@ class RoundTable:
     Args:
         roster: Who is who.
         settings: The federation's.
+        online: Tells which nodes can be reached now; None where all can be, but for those that the settings say are
+            offline.
+
+    Attributes:
+        roster: Who is who.
     """
 
-    def __init__(self, roster: Roster, settings: AppSettings) -> None:
-        self._roster = roster
+    def __init__(
+        self, roster: Roster, settings: AppSettings, online: Callable[[], Iterable[int]] | None = None
+    ) -> None:
+        self.roster = roster
+        self._online = online
         self._settings = settings
         self._records = {site.plan.name: site.plan.num_records for site in settings.sites}
         views = settings.local.multiplicity
@@ -96,7 +104,7 @@ class RoundTable:
             hospitals: Whom, in their order.
             deadline_s: Simulated seconds that they are waited for; None waits for all of them.
         """
-        return attendance(
+        found = attendance(
             hospitals,
             self._paces,
             seed=self._settings.seed,
@@ -106,13 +114,17 @@ class RoundTable:
             corrected=request.control is not None,
             deadline_s=deadline_s,
         )
+        if self._online is None:
+            return found
+        online = set(self._online())
+        return found.without([name for name in hospitals if self.roster.nodes_of([name])[0] not in online])
 
     def questions(self, request: TrainRequest, attending: Attendance) -> Iterator[Message]:
         """The request to each hospital that answers in time.
 
         Stragglers are not asked: their answers would be computed for nobody, and leave the run as it is.
         """
-        return request_messages(request, self._roster.nodes_of(attending.present))
+        return request_messages(request, self.roster.nodes_of(attending.present))
 
     def hear(
         self, request: TrainRequest, attending: Attendance, replies: Iterable[Message], listener: Listener
@@ -131,7 +143,7 @@ class RoundTable:
         """
         used = 0
         listener.on_attendance(attending)
-        for item in self._roster.collect(attending.present, replies, self._expected(request, attending.present)):
+        for item in self.roster.collect(attending.present, replies, self._expected(request, attending.present)):
             if isinstance(item, Failure):
                 take_failure(item, self._settings, listener)
                 continue

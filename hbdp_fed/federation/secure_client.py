@@ -73,12 +73,14 @@ class Asked:
         settings: Of the federation.
         hospital: Who is asked.
         state: What it keeps; changed in place.
+        withheld: Figures of its report that it does not tell.
     """
 
     message: Message
     settings: AppSettings
     hospital: str
     state: RecordDict
+    withheld: tuple[str, ...] = ()
 
 
 def enrol(asked: Asked) -> RecordDict:
@@ -162,7 +164,9 @@ def send_masked(asked: Asked, compute: Compute) -> RecordDict:
             }
         )
         content = reply_content(
-            replace(update, delta=masked.words), replace(report, seconds=time.perf_counter() - started)
+            replace(update, delta=masked.words),
+            replace(report, seconds=time.perf_counter() - started),
+            withheld=asked.withheld,
         )
         return misbehave(content, asked.settings.faults, hospital=asked.hospital, round=request.round)
     except BaseException:

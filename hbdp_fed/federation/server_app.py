@@ -79,15 +79,36 @@ def make_server_app(
     def main(grid: Grid, context: Context) -> None:
         settings = resolved_settings(context, settings_json)
         roster = call_roll(grid, settings.hospitals, timeout_s=_ROLL_CALL_TIMEOUT_S)
-        table = RoundTable(roster, settings)
-        secure = SecureRounds(roster, settings) if settings.secure_aggregation else None
-        hooks.on_ready()
-        final = _train(grid, table, secure, settings, architecture, start, hooks)
-        for request in hooks.probes(final):
-            _probe(grid, table, secure, settings, request, hooks.probing)
-            hooks.on_probe(request.round)
+        conduct(grid, RoundTable(roster, settings), settings, architecture=architecture, start=start, hooks=hooks)
 
     return app
+
+
+def conduct(
+    grid: Grid,
+    table: RoundTable,
+    settings: AppSettings,
+    *,
+    architecture: ModelSpec,
+    start: Standing,
+    hooks: ServerHooks,
+) -> None:
+    """Lead a federation whose hospitals have answered the roll-call through its rounds and probes.
+
+    Args:
+        grid: Where the hospitals are.
+        table: Asks them.
+        settings: Of the federation.
+        architecture: The model to train.
+        start: Where to begin.
+        hooks: What to do around the rounds.
+    """
+    secure = SecureRounds(table.roster, settings) if settings.secure_aggregation else None
+    hooks.on_ready()
+    final = _train(grid, table, secure, settings, architecture, start, hooks)
+    for request in hooks.probes(final):
+        _probe(grid, table, secure, settings, request, hooks.probing)
+        hooks.on_probe(request.round)
 
 
 def _probe(

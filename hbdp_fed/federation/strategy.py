@@ -61,6 +61,7 @@ class PrivateFedAvg(Strategy):
         self._control = control
         self._secure = secure
         self._open: tuple[Grid, OpenSum] | None = None
+        self._attending: Attendance | None = None
         self._global: Weights = {}
 
     def configure_train(
@@ -69,7 +70,8 @@ class PrivateFedAvg(Strategy):
         """One request a hospital that takes part, in the roster's order."""
         self._global = from_arrays(arrays)
         request = self._request(server_round)
-        attending = self._attendance(request)
+        # Once a round: hospitals of a deployment come and go.
+        self._attending = attending = self._attendance(request)
         if self._secure is None:
             return self._table.questions(request, attending)
         self._listener.on_attendance(attending)
@@ -115,7 +117,8 @@ class PrivateFedAvg(Strategy):
 
     def _combined(self, request: TrainRequest, replies: Iterable[Message]) -> Weights:
         """What the rule makes of updates that travel as they are."""
-        attending = self._attendance(request)
+        attending = self._attending
+        assert attending is not None
         updates: Iterable[ModelUpdate] = self._table.hear(request, attending, replies, self._listener)
         if self._control is not None:
             updates = self._control.noting(updates)

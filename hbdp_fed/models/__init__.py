@@ -2,7 +2,14 @@
 
 from hbdp_fed.models.registry import MODELS, build_model, fitting_spec, initial_weights, load_weights
 from hbdp_fed.models.starting import starting_weights
-from hbdp_fed.models.storage import read_facts, read_weights, save_weights, weights_sha256
+from hbdp_fed.models.storage import (
+    read_facts,
+    read_parts,
+    read_weights,
+    save_parts,
+    save_weights,
+    weights_sha256,
+)
 
 __all__ = [
     "MODELS",
@@ -11,7 +18,9 @@ __all__ = [
     "initial_weights",
     "load_weights",
     "read_facts",
+    "read_parts",
     "read_weights",
+    "save_parts",
     "save_weights",
     "starting_weights",
     "weights_sha256",

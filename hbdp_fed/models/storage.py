@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from hbdp_fed.errors import DataFileError
 from hbdp_fed.types import Weights
 
+_BAR = "|"
+
 
 def save_weights(path: Path, weights: Weights, *, facts: Mapping[str, str] | None = None) -> None:
     """Write weights in their own precision as a safetensors file, whole or not at all.
@@ -50,6 +52,31 @@ def read_weights(path: Path) -> Weights:
         raise DataFileError(path, "there is no such file") from error
     except (OSError, SafetensorError) as error:
         raise DataFileError(path, f"not a readable safetensors file ({error})") from error
+
+
+def save_parts(path: Path, parts: Mapping[str, Weights], *, facts: Mapping[str, str] | None = None) -> None:
+    """Write several sets of weights into one file, as :func:`save_weights` writes one.
+
+    Args:
+        path: The file.
+        parts: By names without a vertical bar. A part without weights is not written.
+        facts: As there.
+    """
+    flat = {f"{part}{_BAR}{name}": value for part, weights in parts.items() for name, value in weights.items()}
+    save_weights(path, flat, facts=facts)
+
+
+def read_parts(path: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """The inverse of :func:`save_parts`.
+
+    Raises:
+        DataFileError: as :func:`read_weights`.
+    """
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in read_weights(path).items():
+        part, name = key.split(_BAR, 1)
+        parts.setdefault(part, {})[name] = value
+    return parts
 
 
 def weights_sha256(weights: Weights) -> str:

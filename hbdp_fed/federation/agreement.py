@@ -1,0 +1,285 @@
+"""A hospital's side of one charter: whether it agrees, what it was charged, and what it has answered.
+
+A server may restart, be restored from an older state or lie. So the hospital decides by what it finds on its own disk:
+
+- it agrees to a charter if its own policy allows what it works out itself from the charter's mechanism, together with
+  all that its records were exposed to in earlier federations;
+- it answers each round once. The same question again, as after a restart, gets the same answer at no charge. Another
+  question in a round that was answered is refused: two answers from the same batch would tell more than was charged;
+- a round is charged before it is computed. A computation that ended before its answer was stored is repeated under the
+  same charge, since nothing of it had left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+from hbdp_fed.federation.charter import Charter
+from hbdp_fed.federation.codec import RoundReport, TrainRequest
+from hbdp_fed.federation.secure_client import OF_A_ROUND
+from hbdp_fed.federation.settings import Site
+from hbdp_fed.federation.site_folder import SiteFolder, settle
+from hbdp_fed.federation.wire import from_arrays, to_arrays
+from hbdp_fed.models import read_facts, read_parts, read_weights, save_parts, save_weights, weights_sha256
+from hbdp_fed.privacy import Segment, epsilon, history_epsilon
+from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry, verify
+from hbdp_fed.privacy.site_policy import Terms
+from hbdp_fed.strict_json import dumps
+from hbdp_fed.types import ModelUpdate, Weights
+
+_MOST_AGREEMENTS = 1_000
+_MOST_LEDGER_BYTES = 50_000_000
+_ANSWERS_KEPT = 2
+
+
+def request_digest(request: TrainRequest) -> str:
+    """SHA-256 of all that a request asks: the same question has the same digest."""
+    digest = hashlib.sha256(f"{request.round}|{request.steps}|{request.architecture.to_json()}|".encode())
+    digest.update(weights_sha256(request.weights).encode())
+    if request.control is not None:
+        digest.update(f"{weights_sha256(request.control.c)}|{sorted(request.control.lost.items())}".encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One charter at one hospital.
+
+    Attributes:
+        folder: The hospital's.
+        hospital: Its name.
+        charter: The terms.
+    """
+
+    folder: SiteFolder
+    hospital: str
+    charter: Charter
+
+    @property
+    def path(self) -> Path:
+        """Where all of it is kept."""
+        return self.folder.agreements / self.charter.digest[:32]
+
+    @property
+    def ledger_file(self) -> Path:
+        """The hospital's own ledger of this charter."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def site(self) -> Site:
+        """The hospital's part of the settings.
+
+        Raises:
+            PermissionError: if it has none.
+        """
+        for site in self.charter.settings.sites:
+            if site.plan.name == self.hospital:
+                return site
+        raise PermissionError(f"refused: the charter {self.charter.name} does not name {self.hospital}")
+
+    def seek_consent(self, records: int) -> None:
+        """Hold the charter against the hospital's own policy and records, and enter the plan in its ledger.
+
+        Raises:
+            PermissionError: telling every reason against it.
+        """
+        self._make_folder()
+        refusal = self._reasons(records)
+        if refusal is not None:
+            raise PermissionError(f"refused: {refusal}")
+        with Ledger(self.ledger_file) as ledger:
+            ledger.append(self._plan())
+
+    def answered(self, request: TrainRequest) -> tuple[ModelUpdate, RoundReport] | None:
+        """The answer that was given to the same request before; None if none was.
+
+        Raises:
+            PermissionError: if the round was answered to another request, or is over.
+        """
+        charges, own = self._charges(), request_digest(request)
+        before = charges.get(request.round)
+        if before is not None and before != own:
+            raise PermissionError(f"refused: round {request.round} was answered before, to another request")
+        stored = self._answer_file(request.round)
+        if before is not None and stored.exists():
+            return self._read_answer(stored)
+        later = [number for number in charges if number > request.round]
+        if later:
+            raise PermissionError(f"refused: round {request.round} is over; round {max(later)} was answered")
+        return None
+
+    def charge(self, request: TrainRequest) -> int:
+        """Enter the round in the ledger before it is computed, and return the steps spent, this round included.
+
+        Raises:
+            PermissionError: if the plan does not hold it.
+        """
+        plan = self.site.plan
+        with Ledger(self.ledger_file) as ledger:
+            spent = ledger.steps_spent(self.hospital)
+            if self._charges().get(request.round) == request_digest(request):
+                return spent
+            if spent + request.steps > plan.mechanism.steps:
+                raise PermissionError(
+                    f"refused: round {request.round} asks for {request.steps} steps, but {spent} of the "
+                    f"{plan.mechanism.steps} planned ones are spent"
+                )
+            # Another federation may have spent since this one was agreed to.
+            exposure, ceiling = self._exposure(spent + request.steps), self.folder.policy().highest_epsilon
+            if not exposure <= ceiling:
+                raise PermissionError(
+                    f"refused: round {request.round} would bring all federations' epsilon to {exposure:g}, above the "
+                    f"ceiling of {ceiling:g}"
+                )
+            ledger.append(
+                ChargeEntry(
+                    hospital=self.hospital,
+                    round=request.round,
+                    kind="train",
+                    noise_id=request_digest(request),
+                    steps=request.steps,
+                    steps_spent=spent + request.steps,
+                    eps_spent=self._epsilon(spent + request.steps),
+                    delivered=True,
+                )
+            )
+        return spent + request.steps
+
+    def refuse(self, round: int | None, reason: str) -> None:
+        """Enter a refusal in the ledger, as long as there is room: nobody shall fill the hospital's disk by asking."""
+        self._make_folder()
+        if not self.ledger_file.exists() or self.ledger_file.stat().st_size < _MOST_LEDGER_BYTES:
+            with Ledger(self.ledger_file) as ledger:
+                ledger.append(
+                    RefusalEntry(hospital=self.hospital, round=round, reason=self.folder.without_paths(reason))
+                )
+
+    def keep(self, request: TrainRequest, update: ModelUpdate, report: RoundReport) -> None:
+        """Store an answer before it leaves, so that it can be given again."""
+        file = self._answer_file(request.round)
+        save_weights(file, update.delta, facts={"report": dumps(report)})
+        settle(file)
+        for old in sorted(file.parent.glob("round-*.safetensors"))[:-_ANSWERS_KEPT]:
+            old.unlink()
+
+    def received(self) -> tuple[int, Weights] | None:
+        """The last model that was received and its round."""
+        file = self.path / "received.safetensors"
+        return (int(read_facts(file)["round"]), read_weights(file)) if file.exists() else None
+
+    def remember_received(self, request: TrainRequest) -> None:
+        """Keep the request's model, to compare the next one with."""
+        save_weights(self.path / "received.safetensors", request.weights, facts={"round": str(request.round)})
+
+    def restore(self, state: RecordDict) -> None:
+        """Give the app's state back what it had kept when its process was last here; a restart had lost it."""
+        file = self.path / "memory.safetensors"
+        if not file.exists():
+            return
+        for name, record in json.loads(read_facts(file)["records"]).items():
+            state[name] = ConfigRecord(record)
+        for record, arrays in read_parts(file).items():
+            state[record] = to_arrays(arrays)
+
+    def remember(self, state: RecordDict) -> None:
+        """Keep what the app's state holds beyond a round; the secrets of a sum are never written down."""
+        records = {name: dict(record) for name, record in state.config_records.items() if name not in OF_A_ROUND}
+        arrays = {record: from_arrays(held) for record, held in state.array_records.items()}
+        if records or arrays:
+            save_parts(self.path / "memory.safetensors", arrays, facts={"records": dumps(records)})
+
+    def _make_folder(self) -> None:
+        agreements = self.folder.agreements
+        if self.path.exists():
+            return
+        if agreements.exists() and len(list(agreements.iterdir())) >= _MOST_AGREEMENTS:
+            raise PermissionError(f"refused: the hospital keeps {_MOST_AGREEMENTS} agreements and no more")
+        self.path.mkdir(parents=True)
+        (self.path / "charter.json").write_text(self.charter.to_json())
+
+    def _reasons(self, records: int) -> str | None:
+        charter, policy, plan = self.charter, self.folder.policy(), self.site.plan
+        terms = Terms(
+            epsilon=self._exposure(plan.mechanism.steps),
+            records=records,
+            task=charter.task,
+            model=charter.architecture.name,
+            secure_noise=charter.settings.secure_noise and not charter.settings.replayable_batches,
+        )
+        reasons = [policy.refusal(terms)]
+        if plan.num_records != records:
+            reasons.append(f"the charter says {plan.num_records} records, and the hospital holds {records}")
+        if policy.tamper_check:
+            reasons.append(_unfollowable(charter))
+        return "; ".join(reason for reason in reasons if reason) or None
+
+    def _exposure(self, steps: int) -> float:
+        """What so many steps cost, on top of what the records were exposed to in all other federations."""
+        mechanism, settings = self.site.plan.mechanism, self.charter.settings
+        own = Segment(mechanism.noise_multiplier, mechanism.sample_rate, steps)
+        return history_epsilon([own, *self._other_segments()], delta=settings.delta, accountant=self.charter.accountant)
+
+    def _other_segments(self) -> Iterator[Segment]:
+        for other in sorted(self.folder.agreements.glob("*/ledger.jsonl")):
+            if other.parent == self.path:
+                continue
+            for account in verify(other).accounts.values():
+                if account.plan is not None and account.steps_spent:
+                    yield Segment(account.plan.noise_multiplier, account.plan.sample_rate, account.steps_spent)
+
+    def _plan(self) -> PlanEntry:
+        plan, settings = self.site.plan, self.charter.settings
+        return PlanEntry(
+            hospital=plan.name,
+            records=plan.num_records,
+            noise_multiplier=plan.mechanism.noise_multiplier,
+            max_grad_norm=plan.mechanism.max_grad_norm,
+            sample_rate=plan.mechanism.sample_rate,
+            steps_planned=plan.mechanism.steps,
+            eps_planned=self._epsilon(plan.mechanism.steps),
+            delta=settings.delta,
+            accountant=self.charter.accountant,
+        )
+
+    def _epsilon(self, steps: int) -> float:
+        mechanism = self.site.plan.mechanism
+        return epsilon(
+            noise_multiplier=mechanism.noise_multiplier,
+            sample_rate=mechanism.sample_rate,
+            steps=steps,
+            delta=self.charter.settings.delta,
+            accountant=self.charter.accountant,
+        )
+
+    def _charges(self) -> dict[int, str]:
+        """By round that was charged, the digest of the request."""
+        found: dict[int, str] = {}
+        if self.ledger_file.exists():
+            for line in self.ledger_file.read_text().splitlines():
+                entry: dict[str, Any] = json.loads(line)
+                if entry["kind"] == "charge":
+                    found[entry["round"]] = entry["noise_id"]
+        return found
+
+    def _answer_file(self, number: int) -> Path:
+        return self.path / "answers" / f"round-{number:06d}.safetensors"
+
+    def _read_answer(self, file: Path) -> tuple[ModelUpdate, RoundReport]:
+        report = RoundReport.from_plain(json.loads(read_facts(file)["report"]))
+        return ModelUpdate(self.hospital, report.round, read_weights(file), report.records or 0), report
+
+
+def _unfollowable(charter: Charter) -> str | None:
+    """Why the tamper check could not tell an honest server from another one."""
+    if charter.settings.server is not None:
+        return "the tamper check cannot follow a server with an optimiser of its own"
+    if charter.settings.local.correction != "none":
+        return f"the tamper check cannot follow {charter.settings.local.correction}, whose server moves every gradient"
+    return None
