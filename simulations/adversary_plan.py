@@ -11,6 +11,7 @@ from hbdp_fed.adversary import ATTACKS, SURFACES, build_attack
 from hbdp_fed.audit.candidates import LINEAR
 from hbdp_fed.data import ImageDataset
 from hbdp_fed.errors import SettingError, unknown_choice
+from hbdp_fed.federation.deployment import SUPERLINK
 from hbdp_fed.training import NO_CORRECTION, LocalSettings
 from hbdp_fed.types import Surface
 from simulations.schema import AdversaryConfig, RunConfig
@@ -19,6 +20,8 @@ AUTO, NONE = "auto", "none"
 
 ALONE: tuple[Surface, ...] = ("gradient", "update")
 """The surfaces that show hospitals one by one."""
+
+_REAL = "real hospitals are not attacked; a simulation of the same settings is"
 
 PLANTED = ("imprint", "trap_weights")
 _PLANTED_TASKS = ("binary", "multiclass")
@@ -95,6 +98,10 @@ def plan_attacks(config: RunConfig, dataset: ImageDataset, local: LocalSettings,
     words = asked_for(config.adversary.attack)
     if words == [NONE]:
         return AttackPlan(())
+    if config.engine.name == SUPERLINK:
+        if words == [AUTO]:
+            return AttackPlan((), (f"all attacks: {_REAL}",))
+        raise SettingError("adversary.attack", f"must be {NONE} or {AUTO}: {_REAL}")
     wanted = list(ATTACKS) if words == [AUTO] else [name for name in ATTACKS if name in words]
     obstacles = {name: _obstacle(name, config, dataset, local, steps) for name in wanted}
     if words != [AUTO]:

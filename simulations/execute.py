@@ -15,8 +15,10 @@ from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.client_app import make_client_app
 from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
+from hbdp_fed.federation.deployment import lead
 from hbdp_fed.federation.engine import IN_PROCESS, Simulated, run_federation
 from hbdp_fed.federation.faults import Fault
+from hbdp_fed.federation.journal import Told
 from hbdp_fed.federation.preflight import Sizing
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.rounds import Listener
@@ -27,6 +29,7 @@ from hbdp_fed.privacy.ledger import Ledger
 from hbdp_fed.types import ModelUpdate, Weights
 from simulations.behind import Behind
 from simulations.books import Books, Course
+from simulations.deployment import charter_of, deployment_of, is_deployed
 from simulations.interrupt import Interrupted, Request, stopping_between_rounds
 from simulations.preflight import rehearsal_of, sizing_line
 from simulations.prepare import Prepared
@@ -210,8 +213,9 @@ def execute(
         # The hospitals work in other processes, which need not wait until a model is judged.
         Behind(overlap=prepared.engine.name != IN_PROCESS, threads=prepared.engine.threads_per_client) as behind,
     ):
-        settings = _settings(prepared, Path(sites))
-        simulated = Simulated.fresh(settings)
+        deployed = is_deployed(prepared.config)
+        settings = _settings(prepared, None if deployed else Path(sites))
+        simulated = Simulated([]) if deployed else Simulated.fresh(settings)
         standing, course = _begun(prepared, folder, simulated, selection)
         folder.forget_rounds_after(standing.round)
         forget_after(folder.logs, standing.round)
@@ -231,20 +235,41 @@ def execute(
             done_before=standing.round,
             behind=behind,
         )
-        simulated.rehearsal, simulated.on_sized = rehearsal_of(prepared), log.on_sized
-        text = settings.to_json()
         try:
-            run_federation(
-                make_server_app(text, architecture=prepared.architecture, start=standing, hooks=log.hooks),
-                make_client_app(text),
-                simulated=simulated,
-                engine=prepared.engine,
-            )
+            (_lead_deployed if deployed else _simulate)(prepared, settings, standing, log)
         finally:
             log.save_the_rest()
         course.ledger = {"lines": ledger.head.count, "hash": ledger.head.hash}
     course.startup_s, course.rounds_s = log.ready - begun, time.perf_counter() - log.ready
     return selection.chosen(), course
+
+
+def _simulate(prepared: Prepared, settings: AppSettings, start: Standing, log: _Log) -> None:
+    """Play the server and all hospitals on this machine, or on its cluster."""
+    text, simulated = settings.to_json(), log.simulated
+    simulated.rehearsal, simulated.on_sized = rehearsal_of(prepared), log.on_sized
+    run_federation(
+        make_server_app(text, architecture=prepared.architecture, start=start, hooks=log.hooks),
+        make_client_app(text),
+        simulated=simulated,
+        engine=prepared.engine,
+    )
+
+
+def _lead_deployed(prepared: Prepared, settings: AppSettings, start: Standing, log: _Log) -> None:
+    """Ask real hospitals, by way of their server."""
+    log.on_sized(Sizing(len(settings.sites), 0.0))
+    hooks = log.hooks
+    lead(
+        charter_of(prepared, settings),
+        deployment_of(prepared.config.engine),
+        Told(hooks.training, hooks.on_ready, hooks.on_round),
+        after=start.round or None,
+        like=prepared.initial,
+        say=log.progress.tell,
+    )
+    for _ in hooks.probes(start.weights):
+        raise AssertionError("real hospitals are sent no probes")
 
 
 def _begun(
@@ -254,18 +279,26 @@ def _begun(
     return (Standing(0, prepared.initial), Course()) if found is None else found
 
 
-def _settings(prepared: Prepared, sites: Path) -> AppSettings:
-    config, hyper = prepared.config, prepared.hyper
+def _placed(prepared: Prepared, sites: Path | None) -> list[Site]:
+    """The hospitals, with their records in files under ``sites``; None leaves them where real hospitals keep them."""
     placed = []
     for plan, hospital, profile in zip(prepared.plans, prepared.federated.hospitals, prepared.profiles, strict=True):
-        shard = sites / plan.name / "records.safetensors"
-        shard.parent.mkdir()
-        write_shard(shard, hospital.records)
-        placed.append(Site(plan=plan, shard=str(shard), profile=profile))
+        shard = ""
+        if sites is not None:
+            file = sites / plan.name / "records.safetensors"
+            file.parent.mkdir()
+            write_shard(file, hospital.records)
+            shard = str(file)
+        placed.append(Site(plan=plan, shard=shard, profile=profile))
+    return placed
+
+
+def _settings(prepared: Prepared, sites: Path | None) -> AppSettings:
+    config, hyper = prepared.config, prepared.hyper
     return AppSettings(
         seed=config.seed,
         delta=config.delta,
-        sites=tuple(placed),
+        sites=tuple(_placed(prepared, sites)),
         rounds=hyper.rounds,
         local_steps=hyper.local_steps,
         local=prepared.local,
@@ -275,8 +308,9 @@ def _settings(prepared: Prepared, sites: Path) -> AppSettings:
         threads=prepared.engine.threads_per_client,
         round_timeout_s=config.federation.round_timeout_s,
         secure_noise=config.privacy.secure_noise,
-        # The audit has to know whose images an attack should have rebuilt.
-        replayable_batches=True,
+        # The audit has to know whose images an attack should have rebuilt. Real hospitals are not attacked: theirs can
+        # be repeated only where their noise can be, to compare with a simulation.
+        replayable_batches=sites is not None or not config.privacy.secure_noise,
         participation=config.federation.participation,
         on_failure=config.federation.on_failure,  # type: ignore[arg-type]
         min_hospitals=config.federation.min_hospitals,

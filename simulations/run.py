@@ -23,6 +23,7 @@ from simulations.attacking import Assault, attack_and_audit
 from simulations.attendance import clock_summary, participation_summary
 from simulations.attendance_plan import always_late, check_attendance
 from simulations.compose import choices, compose_run, groups, typed
+from simulations.deployment import check_deployment
 from simulations.execute import execute
 from simulations.headers import last_round
 from simulations.multirun import FLAGS, planned_runs
@@ -110,6 +111,7 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     config = typed(composed)
     path = planned_folder(config.run_dir, config.name) if source is None else source.path
     check_installed(config.tracking)
+    check_deployment(config)
     console.print(f"reading {config.data.name}", soft_wrap=True)
     prepared = prepare(config)
     check_room(prepared.engine)

@@ -160,6 +160,9 @@ class EngineConfig:
     threads_per_client: int = 1
     gpus_per_client: float | None = None
     address: str = "local"
+    root_certificates: str | None = None
+    federations: str | None = None
+    patience_s: float = 600.0
 
 
 @dataclass

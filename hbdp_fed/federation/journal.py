@@ -11,6 +11,7 @@ once its line is there: of a round that the server did not finish nothing is tol
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.clock import Attendance
@@ -59,6 +61,11 @@ class ServerFolder:
     def journal_file(self) -> Path:
         """What happened."""
         return self.path / "journal.jsonl"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the server app that leads the federation now."""
+        return self.path / "lock"
 
     def round_file(self, number: int) -> Path:
         """Where the federation stood after a round."""
@@ -114,6 +121,9 @@ class Journal:
         self._folder = folder
         self._keep_updates = charter.keep_updates
         folder.path.mkdir(parents=True, exist_ok=True)
+        # Until this process ends: two servers would ask every hospital twice.
+        self._lock = folder.lock_file.open("a")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._drop_unfinished()
         (folder.path / "charter.json").write_text(charter.to_json())
         last = folder.last_round()
@@ -132,7 +142,10 @@ class Journal:
 
     def ended(self, problem: BaseException) -> None:
         """The server ends before its goal. A restart goes on from the last round."""
-        self._write(ENDED, error=type(problem).__name__, reason=str(problem)[:10_000])
+        whose = (
+            {"hospital": problem.hospital, "details": problem.details} if isinstance(problem, HospitalFailure) else {}
+        )
+        self._write(ENDED, error=type(problem).__name__, reason=str(problem)[:10_000], **whose)
 
     def done(self) -> None:
         """All rounds are done."""
