@@ -20,13 +20,13 @@ WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $
 # Written last, so an install that broke off is taken up again.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow bench check format clean
+.PHONY: help install demo federation test test-slow bench check format clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  PYTHON=...      the interpreter to make .venv with (now: $(PYTHON))'
-	@echo '  ARGS="..."      extra words for the command of demo, test, test-slow, bench'
+	@echo '  ARGS="..."      extra words for the command of demo, federation, test, test-slow, bench'
 	@echo '  HBDP_DATA=...   the folder with the real images; tests that need it are skipped without it'
 
 install: $(INSTALLED) ## Make .venv and install the project with everything that the other targets need
@@ -44,6 +44,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## Five hospitals train under epsilon 1e12, are attacked, and get their report (in runs/)
 	$(BIN)/python -m simulations.run clients=5 eps=1e12 $(ARGS)
+
+federation: $(INSTALLED) ## A server and three hospitals as processes of their own, with TLS and keys (in runs/)
+	$(BIN)/python -m scripts.deploy rehearse $(ARGS)
 
 # A file's tests share what takes long to make, so files, not tests, are dealt to the processes, and in their order: dealt
 # by how many tests they have, the files with few and long tests would come last. There is one more process than

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,11 +76,12 @@ def noise_summary(prepared: Prepared, clipped_sum: Mapping[str, float]) -> list[
         For each hospital ``float32_weights`` (what sending weights would have made of one step's noise),
         ``float64_delta`` (what is really sent), ``clipped_sum``, and ``effectively_gaussian``: whether the last two are
         at least 10. Those two are None without noise, where there is nothing to round off, and of a hospital that
-        never answered.
+        never answered or keeps the ratio to itself.
     """
     entries = []
     for plan, (single, double) in zip(prepared.plans, resolution(prepared), strict=True):
-        summed = clipped_sum.get(plan.name) if plan.mechanism.noise_multiplier > 0 else None
+        told = clipped_sum.get(plan.name, math.nan)
+        summed = told if plan.mechanism.noise_multiplier > 0 and not math.isnan(told) else None
         entries.append(
             {
                 "name": plan.name,

@@ -245,7 +245,8 @@ def _largest(values: Iterable[float | str]) -> str:
 def _noise_lines(hospitals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     noisy = [hospital for hospital in hospitals if hospital["effectively_gaussian"] is not None]
     if not noisy:
-        yield "no noise"
+        sent = min(float(hospital["float64_delta"]) for hospital in hospitals)
+        yield f"not told of the clipped sums, {sent:.3g} in the updates sent" if sent > 0 else "no noise"
         return
     summed, sent = (min(float(hospital[name]) for hospital in noisy) for name in ("clipped_sum", "float64_delta"))
     yield f"at least {summed:.3g} in the clipped sums, {sent:.3g} in the updates sent"
