@@ -14,6 +14,9 @@ from pathlib import Path
 
 _GRACE_S = 15.0
 
+_AGAIN = 'while :; do "$@"; test $? = 0 && exit; sleep 5; done'
+"""A shell that starts a program again until it ends well."""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -39,18 +42,27 @@ class Process:
 
     @property
     def number(self) -> int | None:
-        """Its number; None if it does not run."""
+        """Its process group's number; None if nothing of the group runs any more."""
         try:
             number = int(self.number_file.read_text())
-            os.kill(number, 0)
+            _reap(number)
+            os.killpg(number, 0)
         except (OSError, ValueError):
             return None
-        return None if _is_over(number) else number
+        return number
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it in a process group of its own, unless it runs already."""
+    def start(self, command: Sequence[str], environment: Mapping[str, str], *, again: bool = False) -> None:
+        """Start it in a process group of its own, unless it runs already.
+
+        Args:
+            command: Program and arguments.
+            environment: Beside this process's own.
+            again: Whether it is started again when it ends by itself with an error, as a service would be.
+        """
         if self.number is not None:
             return
+        if again:
+            command = ["/bin/sh", "-c", _AGAIN, self.name, *command]
         with self.log_file.open("ab") as log:
             started = subprocess.Popen(
                 command,
@@ -79,12 +91,10 @@ class Process:
             os.killpg(number, kind)
 
 
-def _is_over(number: int) -> bool:
-    """A child that has ended and that nobody has asked about still has its number."""
-    try:
-        return os.waitpid(number, os.WNOHANG)[0] == number
-    except ChildProcessError:
-        return False
+def _reap(number: int) -> None:
+    """A child that has ended keeps its number until its parent has asked about it."""
+    with suppress(ChildProcessError):
+        os.waitpid(number, os.WNOHANG)
 
 
 def flower_environment(home: Path) -> dict[str, str]:

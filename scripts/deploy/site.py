@@ -60,7 +60,9 @@ class Hospital:
         ]  # fmt: skip
         environment = flower_environment(self.folder / "flower")
         programs = self._own_programs()
-        self.process.start(command, {**environment, "PATH": f"{programs}{os.pathsep}{environment['PATH']}"})
+        path = f"{programs}{os.pathsep}{environment['PATH']}"
+        # A server does not take a hospital back before it has noticed that it was gone, which takes a minute.
+        self.process.start(command, {**environment, "PATH": path}, again=True)
 
     def stop(self, *, kill: bool = False) -> None:
         """End it. After a power cut (``kill``) it goes on by what its folder says."""
