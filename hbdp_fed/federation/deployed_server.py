@@ -45,13 +45,9 @@ def make_deployed_server_app() -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         charter = charter_of(context)
         folder = ServerFolder.of(server_root(), charter)
-        journal = Journal(folder, charter)
-        try:
+        with Journal(folder, charter) as journal:
             _lead(DeployedGrid(grid), charter, folder, journal)
-        except BaseException as problem:
-            journal.ended(problem)
-            raise
-        journal.done()
+            journal.done()
 
     return app
 

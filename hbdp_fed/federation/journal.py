@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import TypeAdapter
 
@@ -110,7 +110,7 @@ class ServerFolder:
 
 
 class Journal:
-    """Writes down what a server hears.
+    """Writes down what a server hears, and by what it ended if an error leaves the ``with`` block.
 
     Args:
         folder: Where; made if it is not there.
@@ -121,7 +121,7 @@ class Journal:
         self._folder = folder
         self._keep_updates = charter.keep_updates
         folder.path.mkdir(parents=True, exist_ok=True)
-        # Until this process ends: two servers would ask every hospital twice.
+        # Two servers would ask every hospital twice.
         self._lock = folder.lock_file.open("a")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._drop_unfinished()
@@ -129,6 +129,14 @@ class Journal:
         last = folder.last_round()
         if last is not None:
             self._write(_RESUMED, round=last)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, problem: BaseException | None, __: object) -> None:
+        if problem is not None:
+            self.ended(problem)
+        self._lock.close()
 
     def ready(self, nodes: Mapping[str, int]) -> None:
         """All hospitals have answered the roll-call."""

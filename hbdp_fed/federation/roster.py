@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.answers import Answer, Expected, Failure, duplicate, examine, missing
 from hbdp_fed.federation.codec import parse_failure, parse_identity
+from hbdp_fed.federation.simulated_grid import LOST
 from hbdp_fed.federation.wire import MessageError, shown
 
 logger = logging.getLogger(__name__)
@@ -110,12 +111,41 @@ def call_roll(
         HospitalFailure: if a hospital is missing after that, an answer cannot be read, a hospital refuses, or two nodes
             claim the same name.
     """
-    nodes = _assembled(grid, hospitals, timeout_s, registered, known or {})
-    content = RecordDict()
-    calls = (Message(content, node_id, MessageType.QUERY) for node_id in nodes)
+    deadline = time.monotonic() + timeout_s
     found: dict[str, int] = {}
+    while True:
+        nodes = _assembled(grid, hospitals, deadline, registered, known or {})
+        away = _asked_for_names(grid, nodes, found, timeout_s, registered is not None, on_failure)
+        if away is None:
+            break
+        if time.monotonic() > deadline:
+            raise away
+        # It left before it could answer, and may return.
+        time.sleep(_POLL_S)
+    everybody = {**(known or {}), **found}
+    absent = [name for name in hospitals if name not in everybody]
+    if absent:
+        raise HospitalFailure(", ".join(absent), "no answer to the roll-call")
+    return Roster(hospitals=hospitals, node_ids=tuple(everybody[name] for name in hospitals))
+
+
+def _asked_for_names(
+    grid: Grid,
+    nodes: Mapping[int, str | None],
+    found: dict[str, int],
+    timeout_s: float,
+    is_registered: bool,
+    on_failure: Callable[[Failure], None],
+) -> HospitalFailure | None:
+    """Ask those whose name is not found yet, and enter it; what kept one from answering, if it may yet."""
+    content, away = RecordDict(), None
+    missing_ones = [node_id for node_id in nodes if node_id not in found.values()]
+    calls = (Message(content, node_id, MessageType.QUERY) for node_id in missing_ones)
     for reply in grid.send_and_receive(calls, timeout=timeout_s):
         node_id = reply.metadata.src_node_id
+        if reply.has_error() and reply.error.code == LOST and is_registered:
+            away = HospitalFailure(str(nodes.get(node_id)), reply.error.reason or "it is offline")
+            continue
         try:
             _raise_on_failure(reply, nodes.get(node_id), on_failure)
             name = parse_identity(reply)
@@ -123,25 +153,20 @@ def call_roll(
             raise HospitalFailure(f"node {node_id}", f"its answer to the roll-call cannot be read: {error}") from error
         if name in found:
             raise HospitalFailure(name, "two nodes answered with this name")
-        if registered is not None and name != nodes[node_id]:
+        if is_registered and name != nodes[node_id]:
             raise HospitalFailure(str(nodes[node_id]), f"its node says that it is {shown(name)}")
         found[name] = node_id
-    found = {**(known or {}), **found}
-    absent = [name for name in hospitals if name not in found]
-    if absent:
-        raise HospitalFailure(", ".join(absent), "no answer to the roll-call")
-    return Roster(hospitals=hospitals, node_ids=tuple(found[name] for name in hospitals))
+    return away
 
 
 def _assembled(
     grid: Grid,
     hospitals: tuple[str, ...],
-    timeout_s: float,
+    deadline: float,
     registered: Callable[[], Mapping[int, str]] | None,
     known: Mapping[str, int],
 ) -> Mapping[int, str | None]:
     """The nodes to ask, in their order, with their registered names where there is a register."""
-    deadline = time.monotonic() + timeout_s
     while True:
         if registered is None:
             nodes: dict[int, str | None] = dict.fromkeys(sorted(grid.get_node_ids()))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import Context, Message, MessageType, RecordDict, UserConfig
+from flwr.app import Context, Error, Message, MessageType, RecordDict, UserConfig
+from flwr.common.constant import ErrorCode
+from flwr.supercore.run import Run
 
 from hbdp_fed.data.shards import read_shard, write_shard
 from hbdp_fed.federation.charter import CHARTER, Charter
@@ -65,9 +67,13 @@ class Hospital:
         else:
             message = Message(content, NODE, kind)
         message.metadata.__dict__["_message_id"] = "asked"
+        return self.replied(message, charter=charter)
+
+    def replied(self, message: Message, *, charter: str | None = None) -> Message:
+        """Its reply to a message as Flower delivers it."""
         context = Context(
             run_id=1,
-            node_id=NODE,
+            node_id=message.metadata.dst_node_id,
             node_config=UserConfig({HOSPITAL: self.name, SITE: str(self.folder.path)}),
             state=self.state,
             run_config=UserConfig({CHARTER: self.charter.to_json() if charter is None else charter}),
@@ -127,3 +133,60 @@ def nudged(weights: Weights, by: float) -> Weights:
     """The weights, each moved by a little in a direction of its own."""
     draw = torch.Generator().manual_seed(5)
     return {name: value + by * torch.randn(value.shape, generator=draw) for name, value in weights.items()}
+
+
+@dataclass
+class FlowerNode:
+    """What Flower's server knows of a node."""
+
+    node_id: int
+    name: str
+    status: str = "online"
+    last_activated_at: str = ""
+
+
+@dataclass
+class FlowerStandIn:
+    """In place of Flower's own grid: messages are answered by real hospitals' apps when somebody asks for the answers.
+
+    Attributes:
+        hospitals: By node.
+        offline: Nodes that cannot be reached now.
+        between: Called with each message before it is answered; returns another reply, or None for the hospital's own.
+    """
+
+    hospitals: dict[int, Hospital]
+    offline: set[int] = field(default_factory=set)
+    between: Callable[[Message, Hospital], Message | None] = lambda message, hospital: None
+    sent: dict[str, Message] = field(default_factory=dict)
+    asked: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def run(self) -> Run:
+        return Run.create_empty(run_id=1)
+
+    def get_nodes(self) -> list[FlowerNode]:
+        return [FlowerNode(node, own.name) for node, own in self.hospitals.items() if node not in self.offline]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = []
+        for message in messages:
+            ids.append(f"m{len(self.sent)}")
+            message.metadata.__dict__["_message_id"] = ids[-1]
+            self.sent[ids[-1]] = message
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        replies = []
+        for message_id in message_ids:
+            message = self.sent.pop(message_id, None)
+            if message is None:
+                continue
+            node = message.metadata.dst_node_id
+            self.asked.append((node, message.metadata.group_id))
+            own = self.hospitals[node]
+            if node in self.offline:
+                replies.append(Message(Error(ErrorCode.NODE_UNAVAILABLE, "away"), reply_to=message))
+            else:
+                replies.append(self.between(message, own) or own.replied(message))
+        return replies
