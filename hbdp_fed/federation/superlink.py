@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import ssl
+import sys
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Awaitable, Callable
 
 from flwr.proto.fleet_pb2 import PushMessagesRequest
@@ -27,18 +30,22 @@ logger = logging.getLogger("flwr")
 _FOR_HOSPITALS = "/v1/fleet/"
 _ANSWERS = "/v1/fleet/push-messages"
 _LONGEST = 2**31 - 1
+_REFUSED = (401, 403, 412)
 
 Next = Callable[[Request], Awaitable[Response]]
 
 
 async def gate(request: Request, call_next: Next) -> Response:
     """Let a request through, or turn it away with a line in the log."""
+    host = request.client.host if request.client else "somebody"
     refusal = _refusal(request) or await _false_name(request)
     if refusal is not None:
-        host = request.client.host if request.client else "somebody"
         logger.warning("turned away: %s of %s: %s", request.url.path, host, refusal[1])
         return PlainTextResponse(refusal[1], status_code=refusal[0])
-    return await call_next(request)
+    response = await call_next(request)
+    if request.url.path.startswith(_FOR_HOSPITALS) and response.status_code in _REFUSED:
+        logger.warning("turned away: %s of %s: no registered key has signed it", request.url.path, host)
+    return response
 
 
 def _refusal(request: Request) -> tuple[int, str] | None:
@@ -72,10 +79,28 @@ def _is_from_here(request: Request) -> bool:
         return False
 
 
+def log_failed_handshakes() -> None:
+    """A line for everybody who does not get as far as a request: without TLS, or distrusting the server's certificate.
+
+    Python's own event loop keeps these to its debug mode, and uvloop tells nobody: so the former is taken.
+    """
+    sys.modules["uvloop"] = None  # type: ignore[assignment]
+    at_fault = SSLProtocol._fatal_error
+
+    def logged(self: SSLProtocol, exc: BaseException, message: str = "Fatal error on transport") -> None:
+        if isinstance(exc, ssl.SSLError):
+            peer = self._get_extra_info("peername") or ("somebody",)
+            logger.warning("turned away: a connection of %s: %s", peer[0], exc.reason or type(exc).__name__)
+        at_fault(self, exc, message)
+
+    SSLProtocol._fatal_error = logged  # type: ignore[method-assign]
+
+
 def main() -> None:
     """As ``flower-superlink``, with its arguments."""
     if not hasattr(extensions, "get_middleware"):
         raise SystemExit("this version of Flower has no place for a gate")
+    log_failed_handshakes()
     extensions.get_middleware = lambda: (Middleware(BaseHTTPMiddleware, dispatch=gate),)
     flower_superlink()
 
