@@ -12,6 +12,7 @@ from hbdp_fed.dpsgd.optimizers import OPTIMIZERS
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.aggregation import AGGREGATIONS, WEIGHTINGS, AggregationSettings
 from hbdp_fed.federation.aggregation import check as check_aggregation
+from hbdp_fed.federation.deployment import SUPERLINK
 from hbdp_fed.federation.engine import IN_PROCESS
 from hbdp_fed.federation.faults import ANY_PHASE, FAULTS, NEED_PROCESSES, PHASES
 from hbdp_fed.models import MODELS
@@ -76,7 +77,15 @@ def number_of_hospitals(config: RunConfig) -> int:
     Raises:
         SettingError: if ``federation.members`` names one twice, or more than there are.
     """
-    members = config.federation.members
+    members, elsewhere = config.federation.members, config.federation.elsewhere
+    if elsewhere:
+        if members or config.federation.pooled:
+            raise SettingError("federation.elsewhere", "stands alone, without federation.members and federation.pooled")
+        if config.engine.name != SUPERLINK:
+            raise SettingError(
+                "federation.elsewhere", f"is for engine={SUPERLINK}: a simulation has to hold the records itself"
+            )
+        return len(elsewhere)
     if len(set(members)) < len(members) or len(members) > config.clients:
         raise SettingError(
             "federation.members",

@@ -24,7 +24,7 @@ from hbdp_fed.errors import SettingError, UserError, unknown_choice
 from simulations import schema
 
 _CONFIGS = "configs"
-_FREE = ("federation.profiles",)
+_FREE = ("federation.elsewhere", "federation.profiles")
 """Settings that are mappings with names of the user's own."""
 
 Kind = TypeVar("Kind")

@@ -16,6 +16,7 @@ from hbdp_fed.data import (
     ImageDataset,
     PartitionSettings,
     deal,
+    held_elsewhere,
     load_dataset,
     pooled,
     restricted,
@@ -125,14 +126,7 @@ def prepare(config: RunConfig) -> Prepared:
     dataset = load_dataset(config.data.name, root=checks.data_root(), options=own_settings(config.data, DataConfig))
     task = task_called(dataset.task)
     _check_subgroups(config.data.subgroups, dataset)
-    federated = deal(
-        dataset,
-        clients=config.clients,
-        partition=PartitionSettings(**vars(config.partition)),
-        scanner_shift=config.data.scanner_shift,
-        seed=config.seed,
-    )
-    federated = _members(federated, config.federation)
+    federated = _members(_dealt(dataset, config), config.federation)
     if config.training.epochs is not None:
         hyper = replace(hyper, rounds=recipes.rounds_for(config.training.epochs, hyper, federated.site_sizes))
     schedule = _schedule(config.training)
@@ -148,7 +142,7 @@ def prepare(config: RunConfig) -> Prepared:
     plans = tuple(
         plan_hospital(
             name=hospital.name,
-            num_records=len(hospital.records),
+            num_records=hospital.size,
             budget=PrivacyBudget(epsilon=config.eps, delta=config.delta),
             expected_batch=_expected_batch(hyper, hospital, federated.site_sizes),
             steps=steps[hospital.name],
@@ -194,6 +188,23 @@ def prepare(config: RunConfig) -> Prepared:
     return replace(prepared, observed=observed_by(prepared))
 
 
+def _dealt(dataset: ImageDataset, config: RunConfig) -> FederatedDataset:
+    """Who holds what: as the data set is dealt, or as real hospitals have said.
+
+    Raises:
+        SettingError: as :func:`hbdp_fed.data.deal`.
+    """
+    if config.federation.elsewhere:
+        return held_elsewhere(dataset, config.federation.elsewhere)
+    return deal(
+        dataset,
+        clients=config.clients,
+        partition=PartitionSettings(**vars(config.partition)),
+        scanner_shift=config.data.scanner_shift,
+        seed=config.seed,
+    )
+
+
 def _members(federated: FederatedDataset, federation: FederationConfig) -> FederatedDataset:
     """Who trains.
 
@@ -212,7 +223,7 @@ def _expected_batch(hyper: Hyperparameters, hospital: Hospital, site_sizes: Sequ
     """
     total = sum(site_sizes)
     if len(hospital.sites) == 1:
-        return hyper.batch_of(len(hospital.records), federation=total)
+        return hyper.batch_of(hospital.size, federation=total)
     sizes = [site_sizes[site] for site in hospital.sites]
     return sum(min(size, hyper.batch_of(size, federation=total)) for size in sizes)
 

@@ -231,6 +231,7 @@ class FederationConfig:
     """The server's side."""
 
     members: list[str] = field(default_factory=list)
+    elsewhere: dict[str, int] = field(default_factory=dict)
     pooled: bool = False
     weighting: str = "records"
     participation: float = 1.0

@@ -147,7 +147,7 @@ def partition_summary(prepared: Prepared) -> dict[str, Any]:
         "hospitals": [
             {
                 "name": hospital.name,
-                "train": len(hospital.records),
+                "train": hospital.size,
                 **{split: int(np.isin(owner.numpy(), hospital.sites).sum()) for split, owner in splits.items()},
                 "groups": None if hospital.records.groups is None else len(hospital.records.groups.unique()),
                 "classes": _classes(hospital.records, prepared.dataset.task, prepared.dataset.class_names),

@@ -2,7 +2,7 @@
 
 from hbdp_fed.data.contract import TASKS, ImageDataset, Preparation, Records, as_floats
 from hbdp_fed.data.federated import FederatedDataset, Hospital, deal
-from hbdp_fed.data.members import POOLED, pooled, restricted
+from hbdp_fed.data.members import POOLED, held_elsewhere, pooled, restricted
 from hbdp_fed.data.partition import PartitionSettings, hospital_names
 from hbdp_fed.data.registry import DATASETS, load_dataset
 from hbdp_fed.data.shards import read_shard, write_shard
@@ -19,6 +19,7 @@ __all__ = [
     "Records",
     "as_floats",
     "deal",
+    "held_elsewhere",
     "hospital_names",
     "load_dataset",
     "pooled",

@@ -28,12 +28,19 @@ class Hospital:
         records: Its training records as its own scanner shows them.
         indices: int64 (n,), ascending: where they stand in the data set's training split.
         sites: Whose records it trains with, as places in :attr:`FederatedDataset.sites`: as a rule its own alone.
+        elsewhere: How many records it holds on its own machine, where none are here; None where they are.
     """
 
     name: str
     records: Records
     indices: Tensor
     sites: tuple[int, ...]
+    elsewhere: int | None = None
+
+    @property
+    def size(self) -> int:
+        """How many records it trains on."""
+        return len(self.records) if self.elsewhere is None else self.elsewhere
 
 
 @dataclass(frozen=True)

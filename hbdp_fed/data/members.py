@@ -6,13 +6,14 @@ dealt alike, so that each site's test records stay the same and every model can 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
-from hbdp_fed.data.contract import concatenate
+from hbdp_fed.data.contract import ImageDataset, concatenate
 from hbdp_fed.data.federated import FederatedDataset, Hospital
+from hbdp_fed.data.sites import Scanner
 from hbdp_fed.errors import SettingError, unknown_choice
 
 POOLED = "pooled"
@@ -46,6 +47,41 @@ def restricted(federated: FederatedDataset, members: Sequence[str]) -> Federated
         hospitals=tuple(hospital for hospital in federated.hospitals if hospital.name in members),
         val=federated.val.select(kept),
         val_site=federated.val_site[kept],
+    )
+
+
+def held_elsewhere(dataset: ImageDataset, sizes: Mapping[str, int]) -> FederatedDataset:
+    """A federation whose hospitals keep their training records on machines of their own.
+
+    What is here is the data set's validation and test split, which belong to no hospital: by them the model is judged.
+
+    Args:
+        dataset: Of the kind that the hospitals hold. Its training split is not looked at.
+        sizes: By hospital, how many records it has agreed to train on.
+
+    Raises:
+        SettingError: if one holds none.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise SettingError("federation.elsewhere", f"{name} must hold at least 1 record, got {size}")
+    none = torch.empty(0, dtype=torch.int64)
+    nobodys = [torch.full((len(split),), -1) for split in (dataset.val, dataset.test)]
+    return FederatedDataset(
+        name=dataset.name,
+        task=dataset.task,
+        class_names=dataset.class_names,
+        sites=tuple(sizes),
+        site_sizes=tuple(sizes.values()),
+        scanners=(Scanner(),) * len(sizes),
+        hospitals=tuple(
+            Hospital(name=name, records=dataset.train.select(none), indices=none, sites=(place,), elsewhere=size)
+            for place, (name, size) in enumerate(sizes.items())
+        ),
+        val=dataset.val,
+        val_site=nobodys[0],
+        test=dataset.test,
+        test_site=nobodys[1],
     )
 
 
