@@ -20,6 +20,7 @@ PAGES = (
     "own_data",
     "settings",
     "failures",
+    "deployment",
     "measurements",
 )
 """The pages' names, in the order in which a newcomer reads them."""

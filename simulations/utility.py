@@ -23,6 +23,8 @@ from simulations.run_folder import RunFolder
 from simulations.selection import Chosen
 
 RELEASED = "released"
+ELSEWHERE = "elsewhere"
+"""The scheme of a federation whose hospitals hold their own records."""
 
 
 def measure_utility(prepared: Prepared, chosen: Chosen, folder: RunFolder) -> dict[str, Any]:
@@ -138,11 +140,12 @@ def partition_summary(prepared: Prepared) -> dict[str, Any]:
     """The ``partition`` entry of the summary: who holds what. Settings that the scheme does not look at are None."""
     federated, settings = prepared.federated, prepared.config.partition
     natural = settings.scheme == NATURAL
+    elsewhere = bool(prepared.config.federation.elsewhere)
     splits = {"val": federated.val_site, "test": federated.test_site}
     return {
-        "scheme": settings.scheme,
+        "scheme": ELSEWHERE if elsewhere else settings.scheme,
         "column": settings.column if natural else None,
-        "sizes": None if natural else settings.sizes,
+        "sizes": None if natural or elsewhere else settings.sizes,
         "group": prepared.dataset.group if federated.hospitals[0].records.groups is not None else "record",
         "hospitals": [
             {
@@ -150,7 +153,9 @@ def partition_summary(prepared: Prepared) -> dict[str, Any]:
                 "train": hospital.size,
                 **{split: int(np.isin(owner.numpy(), hospital.sites).sum()) for split, owner in splits.items()},
                 "groups": None if hospital.records.groups is None else len(hospital.records.groups.unique()),
-                "classes": _classes(hospital.records, prepared.dataset.task, prepared.dataset.class_names),
+                "classes": {}
+                if elsewhere
+                else _classes(hospital.records, prepared.dataset.task, prepared.dataset.class_names),
             }
             for hospital in federated.hospitals
         ],

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from hbdp_fed.data import POOLED, FederatedDataset, ImageDataset, PartitionSettings, Records, deal, pooled, restricted
+from hbdp_fed.data import (
+    POOLED,
+    FederatedDataset,
+    ImageDataset,
+    PartitionSettings,
+    Records,
+    deal,
+    held_elsewhere,
+    pooled,
+    restricted,
+)
 from hbdp_fed.data.phantom import load_phantom
 from hbdp_fed.errors import SettingError
 
@@ -85,3 +95,14 @@ def test_records_that_are_joined_keep_all_that_is_known_of_them() -> None:
     assert place.records.groups.tolist() == [[7, 7, 8, 9][index] for index in place.indices]
     assert place.records.attributes["sex"].tolist() == [["f", "m", "f", "m"][index] for index in place.indices]
     assert place.records.masks is None
+
+
+def test_hospitals_whose_records_are_elsewhere_count_and_hold_nothing_here(dataset: ImageDataset) -> None:
+    far = held_elsewhere(dataset, {"north": 1200, "south": 80})
+    assert [(one.name, one.size, len(one.records)) for one in far.hospitals] == [("north", 1200, 0), ("south", 80, 0)]
+    assert far.site_sizes == (1200, 80)
+    assert torch.equal(far.val.images, dataset.val.images)
+    # No record of the splits is one of the hospitals'.
+    assert not (torch.cat([far.val_site, far.test_site]) >= 0).any()
+    with pytest.raises(SettingError, match=r"federation\.elsewhere: north must hold at least 1 record"):
+        held_elsewhere(dataset, {"north": 0})
