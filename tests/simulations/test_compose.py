@@ -51,7 +51,7 @@ def test_a_group_brings_its_own_options() -> None:
         ),
         ("data=null", r"^data: 'None' is not known"),
         ("experiment=null", r"^experiment: 'None' is not known"),
-        ("engine=slurm", r"^engine: 'slurm' is not known; choose one of: inprocess, ray$"),
+        ("engine=slurm", r"^engine: 'slurm' is not known; choose one of: inprocess, ray, superlink$"),
         ("training=3", r"^training: is a section; set one of: training\.rounds"),
         ("data.name=phantom", r"^data\.name: there is no such setting"),
         ("+extra=1", r"cannot be added or removed"),
