@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from hbdp_fed.errors import QuorumLost
 from hbdp_fed.federation.charter import Charter, CharterError, charter_of
 from hbdp_fed.federation.deployed_grid import DeployedGrid
 from hbdp_fed.federation.journal import Journal, ServerFolder
@@ -30,6 +33,8 @@ SERVER_ROOT = "HBDP_FEDERATIONS"
 
 _DEFAULT_ROOT = "~/.hbdp_fed/federations"
 _ROLL_CALL_S, _ROLL_CALL_AGAIN_S = 600.0, 120.0
+_LOOK_S, _PATIENCE_S = 1.0, 3600.0
+"""How often it is looked who is online, and how long it is waited for hospitals that a round needs."""
 
 
 def server_root() -> Path:
@@ -75,8 +80,32 @@ def _lead(grid: DeployedGrid, charter: Charter, folder: ServerFolder, journal: J
         probing=listener,
         on_probe=lambda _: None,
     )
-    table = RoundTable(roster, settings, online=grid.get_node_ids)
-    conduct(grid, table, settings, architecture=charter.architecture, start=start, hooks=hooks)
+    # Where one failure ends the run, nobody is left out; otherwise a round begins once it can count.
+    needed = len(settings.sites) if settings.on_failure == "abort" else settings.min_hospitals
+    table = RoundTable(roster, settings, online=lambda nodes: _assembled(grid, nodes, needed))
+    given_up = time.monotonic() + _PATIENCE_S
+    while True:
+        before = start.round
+        try:
+            conduct(grid, table, settings, architecture=charter.architecture, start=start, hooks=hooks)
+            return
+        except QuorumLost:
+            start = folder.standing(folder.last_round() or 0, like=initial)
+            given_up = time.monotonic() + _PATIENCE_S if start.round > before else given_up
+            if not journal.only_absences or time.monotonic() > given_up:
+                raise
+            # They left in the middle of it, and may return: whoever has answered sends the same again.
+            journal.again(start.round)
+
+
+def _assembled(grid: DeployedGrid, nodes: Sequence[int], needed: int) -> set[int]:
+    """Those of these nodes that are online, once there are enough of them, or the patience is at its end."""
+    given_up = time.monotonic() + _PATIENCE_S
+    while True:
+        here = set(grid.get_node_ids()) & set(nodes)
+        if len(here) >= min(needed, len(nodes)) or time.monotonic() > given_up:
+            return here
+        time.sleep(_LOOK_S)
 
 
 def _done(standing: Standing, journal: Journal, rounds: int) -> None:

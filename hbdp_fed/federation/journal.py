@@ -38,6 +38,7 @@ ROUND, READY, ENDED, DONE = "round", "ready", "ended", "done"
 """Kinds of lines: a round that is done, hospitals that answered the roll-call, why the server ended, and its goal."""
 
 _ATTENDANCE, _REPORT, _FAILURE, _UPDATE, _SUM, _RESUMED = "attendance", "report", "failure", "update", "sum", "resumed"
+_ABSENT = {"lost", "timeout"}
 _ATTENDANCES, _FAILURES = TypeAdapter(Attendance), TypeAdapter(Failure)
 _Updates = Callable[[Mapping[str, Any]], ModelUpdate]
 
@@ -120,6 +121,7 @@ class Journal:
     def __init__(self, folder: ServerFolder, charter: Charter) -> None:
         self._folder = folder
         self._keep_updates = charter.keep_updates
+        self._failed: set[str] = set()
         folder.path.mkdir(parents=True, exist_ok=True)
         # Two servers would ask every hospital twice.
         self._lock = folder.lock_file.open("a")
@@ -129,6 +131,16 @@ class Journal:
         last = folder.last_round()
         if last is not None:
             self._write(_RESUMED, round=last)
+
+    @property
+    def only_absences(self) -> bool:
+        """Whether whoever failed in the round in hand was away, and nobody refused or sent what cannot be used."""
+        return not self._failed - _ABSENT
+
+    def again(self, after: int) -> None:
+        """The round in hand is begun anew."""
+        self._failed = set()
+        self._write(_RESUMED, round=after)
 
     def __enter__(self) -> Self:
         return self
@@ -145,6 +157,7 @@ class Journal:
     def round(self, standing: Standing) -> None:
         """A round is done."""
         parts = {"global": standing.weights, "server": standing.server, "control": standing.control}
+        self._failed = set()
         save_parts(self._folder.round_file(standing.round), parts)
         self._write(ROUND, round=standing.round)
 
@@ -165,10 +178,14 @@ class Journal:
         return Listener(
             on_update=self._update,
             on_report=lambda report: self._write(_REPORT, report=report),
-            on_failure=lambda failure: self._write(_FAILURE, failure=failure),
+            on_failure=self._failure,
             on_attendance=lambda attendance: self._write(_ATTENDANCE, attendance=attendance),
             on_sum=self._sum,
         )
+
+    def _failure(self, failure: Failure) -> None:
+        self._failed.add(failure.kind)
+        self._write(_FAILURE, failure=failure)
 
     def _update(self, update: ModelUpdate) -> None:
         if self._keep_updates:

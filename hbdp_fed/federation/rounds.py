@@ -77,15 +77,15 @@ class RoundTable:
     Args:
         roster: Who is who.
         settings: The federation's.
-        online: Tells which nodes can be reached now; None where all can be, but for those that the settings say are
-            offline.
+        online: Tells which of some nodes can be reached now, or waits until enough of them can; None where all can be,
+            but for those that the settings say are offline.
 
     Attributes:
         roster: Who is who.
     """
 
     def __init__(
-        self, roster: Roster, settings: AppSettings, online: Callable[[], Iterable[int]] | None = None
+        self, roster: Roster, settings: AppSettings, online: Callable[[Sequence[int]], Iterable[int]] | None = None
     ) -> None:
         self.roster = roster
         self._online = online
@@ -116,8 +116,9 @@ class RoundTable:
         )
         if self._online is None:
             return found
-        online = set(self._online())
-        return found.without([name for name in hospitals if self.roster.nodes_of([name])[0] not in online])
+        nodes = dict(zip(hospitals, self.roster.nodes_of(hospitals), strict=True))
+        online = set(self._online(list(nodes.values())))
+        return found.without([name for name, node in nodes.items() if node not in online])
 
     def questions(self, request: TrainRequest, attending: Attendance) -> Iterator[Message]:
         """The request to each hospital that answers in time.

@@ -13,13 +13,14 @@ from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import ServerApp
 
-from hbdp_fed.errors import HospitalFailure
+from hbdp_fed.errors import HospitalFailure, QuorumLost
 from hbdp_fed.federation import deployed_grid
 from hbdp_fed.federation.charter import CHARTER, Charter, CharterError
 from hbdp_fed.federation.codec import identity_content
 from hbdp_fed.federation.deployed_server import SERVER_ROOT, make_deployed_server_app
 from hbdp_fed.federation.journal import Follower, ServerFolder, Told
 from hbdp_fed.federation.settings import AppSettings
+from hbdp_fed.federation.site_folder import write_policy
 from hbdp_fed.models import save_weights, weights_sha256
 from hbdp_fed.privacy.ledger import verify
 from hbdp_fed.types import Weights
@@ -246,6 +247,72 @@ def test_hospitals_that_are_offline_are_missed_in_that_round_alone_and_not_charg
     assert [attendance.offline for attendance in seen.attendances] == [("hospital-02",), ()]
     assert [update.hospital for update in seen.updates[2]] == list(charter.settings.hospitals)
     assert charged(flower.hospitals[101]) == charter.settings.local_steps
+
+
+def test_a_round_in_which_everybody_left_is_begun_anew(
+    tmp_path: Path, flower: FlowerStandIn, charter: Charter, start: Weights, settings: AppSettings, run: Runner
+) -> None:
+    tolerant = replace(charter, settings=replace(charter.settings, on_failure="tolerate"))
+    lost = 0
+
+    def all_leave_once(message: Message, own: Hospital) -> Message | None:
+        nonlocal lost
+        if message.metadata.group_id == "2" and lost < 3:
+            lost += 1
+            return Message(Error(ErrorCode.NODE_UNAVAILABLE, "away"), reply_to=message)
+        return None
+
+    flower.between = all_leave_once
+    serve(flower, tolerant)
+    seen, follower = followed(folder_of(tmp_path, tolerant), start)
+    assert lost == 3
+    assert follower.done
+    assert seen.failures == []  # of a round that was begun anew nothing is told
+    assert same(seen.final, run(settings).final)
+
+
+def test_a_round_in_which_everybody_refuses_is_not(
+    tmp_path: Path, flower: FlowerStandIn, charter: Charter, hospital: Make, start: Weights
+) -> None:
+    tolerant = replace(charter, settings=replace(charter.settings, on_failure="tolerate"))
+
+    def stricter(message: Message, own: Hospital) -> Message | None:
+        if message.metadata.group_id == "2":
+            write_policy(own.folder.policy_file, replace(POLICY, highest_epsilon=8.0))
+        return None
+
+    flower.between = stricter
+    with pytest.raises(QuorumLost):
+        serve(flower, tolerant)
+    seen, follower = followed(folder_of(tmp_path, tolerant), start)
+    follower.give_up()
+    assert sorted(seen.standings) == [0, 1]
+    assert {(failure.round, failure.kind) for failure in seen.failures} == {(2, "refused")}
+    assert {charged(own) for own in flower.hospitals.values()} == {charter.settings.local_steps}
+
+
+def test_a_round_that_needs_everybody_waits_for_everybody(
+    tmp_path: Path, flower: FlowerStandIn, charter: Charter, start: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def look(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        flower.offline = set()
+
+    monkeypatch.setattr("hbdp_fed.federation.deployed_server.time.sleep", look)
+
+    def leaves_after_the_roll_call(message: Message, own: Hospital) -> Message | None:
+        if message.metadata.message_type == "query" and own.name == "hospital-03":
+            flower.offline = {101}
+        return None
+
+    flower.between = leaves_after_the_roll_call
+    serve(flower, charter)
+    seen, _ = followed(folder_of(tmp_path, charter), start)
+    assert looks
+    assert [attendance.offline for attendance in seen.attendances] == [(), ()]
 
 
 def test_a_hospital_that_leaves_in_the_roll_call_is_waited_for(

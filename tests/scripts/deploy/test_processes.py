@@ -34,10 +34,19 @@ SMALL = [
 ]  # fmt: skip
 
 
+CANARY = "DOE^JANE mrn-4711"
+"""A patient's name, as it stands in many hospitals' paths."""
+
+
 @contextmanager
 def standing(folder: Path, settings: Sequence[str]) -> Iterator[Federation]:
-    """A federation whose processes run."""
+    """A federation whose processes run, with the hospitals' own folders where a patient's name is in the path."""
     federation = found(folder, settings, replace(POLICY, lowest_records=1))
+    for hospital in federation.hospitals:
+        place = folder.parent / "archive" / CANARY / hospital.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        hospital.site.path.rename(place)
+        hospital.site.path.symlink_to(place)
     try:
         federation.start()
         yield federation
@@ -122,6 +131,14 @@ def test_intruders_are_turned_away_and_change_nothing(tmp_path: Path) -> None:
     left, right = read_summary(tmp_path / "federation" / "run"), read_summary(tmp_path / "simulation")
     assert left["model_sha256"] == right["model_sha256"]
     assert left["ledger"] == right["ledger"]
+    # Neither the processes' logs nor messages, databases, journals, checkpoints or reports tell the patient's name.
+    found_in = [
+        file
+        for root in (tmp_path / "federation", tmp_path / "archive" / CANARY)
+        for file in root.rglob("*")
+        if file.is_file() and any(word.encode() in file.read_bytes() for word in CANARY.split())
+    ]
+    assert found_in == []
 
 
 def _intrude(arguments: Sequence[str], port: int, home: Path, *, until: str) -> str:
