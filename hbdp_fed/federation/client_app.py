@@ -25,6 +25,7 @@ from hbdp_fed.federation.local_round import play_round
 from hbdp_fed.federation.secure_client import QUERIES, Asked, send_masked
 from hbdp_fed.federation.secure_messages import TRAIN
 from hbdp_fed.federation.settings import AppSettings, Site, resolved_settings
+from hbdp_fed.federation.wire import MessageError
 from hbdp_fed.types import ModelUpdate
 
 _PARTITION = "partition-id"
@@ -100,7 +101,8 @@ def _answer(
         hospital = site.plan.name
         return Message(work(settings, site), reply_to=message)
     except Exception as error:  # noqa: BLE001 - whatever it is, the server has to learn it with the hospital's name
-        kind = "refused" if isinstance(error, PermissionError) else "exception"
+        # A message that cannot be read was not acted on: nothing was computed.
+        kind = "refused" if isinstance(error, PermissionError | MessageError) else "exception"
         content = failure_content(hospital=hospital, kind=kind, details=traceback.format_exc())
         return Message(content, reply_to=message)
 

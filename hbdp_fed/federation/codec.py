@@ -24,6 +24,7 @@ _UNTOLD = dict.fromkeys(("loss", "clipped_share", "noise_to_resolution", "second
 
 _LONGEST_ARCHITECTURE = 1_000_000
 _LONGEST_DETAILS = 20_000
+_MOST_HOSPITALS = 10_000
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,8 @@ def _parse_control(content: RecordDict) -> Control | None:
     if _CONTROL not in content.array_records:
         return None
     lost = wire.config(content, _LOST)
-    names, rounds = wire.listed(lost, "hospitals", str), wire.listed(lost, "rounds", int)
+    names = wire.texts(lost, "hospitals", most=_MOST_HOSPITALS)
+    rounds = wire.wholes(lost, "rounds", most=_MOST_HOSPITALS)
     if len(names) != len(rounds):
         raise MessageError("lost: must have a round for every hospital")
     c = wire.arrays(content, _CONTROL)

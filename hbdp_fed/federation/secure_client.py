@@ -23,7 +23,7 @@ from hbdp_fed.federation.secure_messages import (
     RELEASE,
     MaskRequest,
     PublicKeys,
-    deal_record,
+    deal_content,
     dealt_content,
     keys_content,
     parse_deal,
@@ -82,9 +82,18 @@ class Asked:
     state: RecordDict
     withheld: tuple[str, ...] = ()
 
+    @property
+    def most(self) -> int:
+        """How many hospitals there are: no list in a message is longer."""
+        return len(self.settings.sites)
+
 
 def enrol(asked: Asked) -> RecordDict:
-    """Draw the secrets of a sum, in place of any that are left, and tell the public keys."""
+    """Draw the secrets of a sum, in place of any that are left, and tell the public keys.
+
+    Raises:
+        MessageError: if it is not said of which round.
+    """
     number = parse_number(asked.message)
     forget(asked.state)
     source = secret_source(asked.settings, asked.hospital, number, "keys")
@@ -108,9 +117,10 @@ def deal(asked: Asked) -> RecordDict:
 
     Raises:
         PermissionError: if the hospital did not enrol, dealt before, or the list of the enrolled would not protect it.
+        MessageError: if it is no such list.
     """
-    told, hospital = deal_record(asked.message), asked.hospital
-    enrolment, sealing_keys = parse_deal(told)
+    hospital = asked.hospital
+    enrolment, sealing_keys = parse_deal(asked.message.content, most=asked.most)
     secrets = _in_turn(asked.state, enrolment.round, _ENROLLED)
     own = _own(secrets)
     if dict(zip(enrolment.hospitals, enrolment.public_keys, strict=True)).get(hospital) != public_key(own):
@@ -131,7 +141,7 @@ def deal(asked: Asked) -> RecordDict:
     }
     mine = held_to_bytes(shares[enrolment.hospitals.index(hospital)])
     asked.state[SECRETS] = ConfigRecord({**secrets, "stage": _DEALT, "mine": mine})
-    asked.state[_DEALING] = ConfigRecord(dict(told))
+    asked.state.update(deal_content(enrolment, sealing_keys, name=_DEALING))
     content = dealt_content(hospital, enrolment.round, sealed)
     return misbehave(content, asked.settings.faults, hospital=hospital, round=enrolment.round, phase="deal")
 
@@ -145,11 +155,13 @@ def send_masked(asked: Asked, compute: Compute) -> RecordDict:
 
     Raises:
         PermissionError: if the hospital did not deal, sent an update before, or too few dealt.
-        ValueError: if the shares from another hospital cannot be opened.
+        MessageError: if it is no such request.
+        ValueError: if the shares from another hospital cannot be opened, or are not for this one.
         OverflowError: if the update is longer than was announced.
     """
     started = time.perf_counter()
-    request, wanted = parse_request(asked.message), parse_mask_request(asked.message)
+    request = parse_request(asked.message)
+    wanted = parse_mask_request(asked.message, asked.hospital, most=asked.most)
     secrets = _in_turn(asked.state, request.round, _DEALT)
     try:
         keys, enrolment = _with_shares(asked, secrets, wanted)
@@ -181,14 +193,15 @@ def release(asked: Asked) -> RecordDict:
     Raises:
         PermissionError: if the hospital sent no masked update or released before, if its own update is said to be
             missing, or if too few are said to have come.
+        MessageError: if it is no list of them.
     """
-    number, survivors = parse_survivors(asked.message)
+    number, survivors = parse_survivors(asked.message, most=asked.most)
     secrets = _in_turn(asked.state, number, _MASKED)
     if asked.hospital not in survivors:
         raise PermissionError(f"refused: the update that {asked.hospital} sent is not said to be in the sum")
     dealers = [str(name) for name in secrets["dealers"]]  # type: ignore[union-attr]
     held = dict(zip(dealers, map(held_from_bytes, secrets["held"]), strict=True))  # type: ignore[arg-type]
-    enrolment, _ = parse_deal(asked.state.config_records[_DEALING])
+    enrolment, _ = parse_deal(asked.state, most=asked.most, name=_DEALING)
     keys = HospitalKeys(hospital=asked.hospital, own=_own(secrets), held=held)
     released = release_shares(keys, enrolment.among(dealers), survivors)
     forget(asked.state)
@@ -225,7 +238,7 @@ def _in_turn(state: RecordDict, number: int, stage: str) -> ConfigRecord:
 
 def _with_shares(asked: Asked, secrets: ConfigRecord, wanted: MaskRequest) -> tuple[HospitalKeys, Enrolment]:
     """Everything that the hospital alone knows, once it has opened the others' shares, and whose masks cancel."""
-    enrolment, sealing_keys = parse_deal(asked.state.config_records[_DEALING])
+    enrolment, sealing_keys = parse_deal(asked.state, most=asked.most, name=_DEALING)
     peers = dict(zip(enrolment.hospitals, sealing_keys, strict=True))
     if asked.hospital not in wanted.sealed or not set(wanted.sealed) <= set(peers):
         raise PermissionError(f"refused: strangers, or not {asked.hospital}, dealt shares for round {enrolment.round}")
@@ -234,11 +247,12 @@ def _with_shares(asked: Asked, secrets: ConfigRecord, wanted: MaskRequest) -> tu
             f"refused: {len(wanted.sealed)} hospitals dealt shares for round {enrolment.round}, and "
             f"{enrolment.threshold} are needed"
         )
+    mine = held_from_bytes(_bytes(secrets, "mine"))
 
     def held(sender: str, text: bytes) -> HeldShares:
         if sender == asked.hospital:
-            return held_from_bytes(_bytes(secrets, "mine"))
-        return open_sealed(
+            return mine
+        found = open_sealed(
             text,
             private_key=_bytes(secrets, "sealing"),
             peer=peers[sender],
@@ -246,6 +260,10 @@ def _with_shares(asked: Asked, secrets: ConfigRecord, wanted: MaskRequest) -> tu
             recipient=asked.hospital,
             round=enrolment.round,
         )
+        # All shares of a hospital are points at the same place: another one would spoil the secret it is put to.
+        if found.self_seed.x != mine.self_seed.x:
+            raise ValueError(f"{sender} dealt the shares of another hospital than {asked.hospital}")
+        return found
 
     shares = {sender: held(sender, text) for sender, text in wanted.sealed.items()}
     return HospitalKeys(hospital=asked.hospital, own=_own(secrets), held=shares), enrolment.among(tuple(shares))

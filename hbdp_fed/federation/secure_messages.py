@@ -4,17 +4,24 @@
 secrets, each sealed for the hospital that will hold it. ``train``: the request of every round, with the shares from the
 others; the update comes back masked. ``release``: they are told whose updates came, and answer with what takes the
 masks off.
+
+Neither side trusts the other: whatever is read is of the right type, has at most as many parts as there are hospitals,
+and keys, shares and what is sealed have their one length, or it is a
+:class:`~hbdp_fed.federation.wire.MessageError`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
-from hbdp_fed.federation.secure_sum import Enrolment, FixedPoint, ReleasedShares, Share
-from hbdp_fed.federation.secure_sum.sealing import value_from_bytes, value_to_bytes
+from hbdp_fed.federation import wire
+from hbdp_fed.federation.secure_sum import Enrolment, FixedPoint, ReleasedShares, Share, is_public_key
+from hbdp_fed.federation.secure_sum.sealing import SEALED_BYTES, VALUE_BYTES, value_from_bytes, value_to_bytes
+from hbdp_fed.federation.wire import MessageError
 
 ENROL, DEAL, RELEASE, TRAIN = "secure_enrol", "secure_deal", "secure_release", "secure"
 """The actions of Flower's message types: the first three are queries, the last is training."""
@@ -61,8 +68,12 @@ def number_content(number: int) -> RecordDict:
 
 
 def parse_number(message: Message) -> int:
-    """The round that a message is about."""
-    return int(_config(message)["round"])  # type: ignore[arg-type]
+    """The round that a message is about.
+
+    Raises:
+        MessageError: if it tells none.
+    """
+    return wire.whole(_config(message), "round")
 
 
 def keys_content(hospital: str, number: int, keys: PublicKeys) -> RecordDict:
@@ -74,22 +85,18 @@ def parse_keys(message: Message, hospital: str, number: int) -> PublicKeys:
     """The inverse of :func:`keys_content`.
 
     Raises:
-        ValueError: if it is no answer of that hospital in that round, or holds no keys.
-        KeyError: if a part is missing.
-        TypeError: if a part is of another type.
+        MessageError: if it is no answer of that hospital in that round, or holds no keys.
     """
     config = _said_by(message, hospital, number)
-    keys = PublicKeys(masks=_bytes(config["masks"]), sealing=_bytes(config["sealing"]))
-    if {len(keys.masks), len(keys.sealing)} != {_KEY_BYTES}:
-        raise ValueError(f"its keys do not have {_KEY_BYTES} bytes")
-    return keys
+    masks, sealing = (_all_keys([wire.blob(config, key, size=_KEY_BYTES)], key)[0] for key in ("masks", "sealing"))
+    return PublicKeys(masks=masks, sealing=sealing)
 
 
-def deal_content(enrolment: Enrolment, sealing_keys: Sequence[bytes]) -> RecordDict:
-    """The request of ``deal``, the same for everybody."""
+def deal_content(enrolment: Enrolment, sealing_keys: Sequence[bytes], *, name: str = _CONFIG) -> RecordDict:
+    """The request of ``deal``, the same for everybody; under another name, what a hospital keeps of it."""
     return RecordDict(
         {
-            _CONFIG: ConfigRecord(
+            name: ConfigRecord(
                 {
                     "round": enrolment.round,
                     "threshold": enrolment.threshold,
@@ -102,20 +109,25 @@ def deal_content(enrolment: Enrolment, sealing_keys: Sequence[bytes]) -> RecordD
     )
 
 
-def parse_deal(record: ConfigRecord) -> tuple[Enrolment, tuple[bytes, ...]]:
-    """The inverse of :func:`deal_content`, from its one record: the enrolment and the hospitals' sealing keys."""
-    enrolment = Enrolment(
-        round=int(record["round"]),  # type: ignore[arg-type]
-        hospitals=tuple(map(str, _list(record["hospitals"]))),
-        public_keys=tuple(map(_bytes, _list(record["masks"]))),
-        threshold=int(record["threshold"]),  # type: ignore[arg-type]
-    )
-    return enrolment, tuple(map(_bytes, _list(record["sealing"])))
+def parse_deal(content: RecordDict, *, most: int, name: str = _CONFIG) -> tuple[Enrolment, tuple[bytes, ...]]:
+    """The inverse of :func:`deal_content`: the enrolment and the hospitals' sealing keys.
 
+    Args:
+        content: The request's, or what holds what was kept of it.
+        most: How many hospitals there are.
+        name: The record's.
 
-def deal_record(message: Message) -> ConfigRecord:
-    """The record of a request of ``deal``."""
-    return _config(message)
+    Raises:
+        MessageError: if it is no list of hospitals with their keys, or the threshold is none of theirs.
+    """
+    record = wire.config(content, name)
+    hospitals = wire.texts(record, "hospitals", most=most)
+    masks, sealing = _public_keys(record, "masks", hospitals), _public_keys(record, "sealing", hospitals)
+    number, threshold = wire.whole(record, "round"), wire.whole(record, "threshold")
+    try:
+        return Enrolment(number, tuple(hospitals), masks, threshold), sealing
+    except ValueError as error:
+        raise MessageError(f"hospitals: {error}") from error
 
 
 def dealt_content(hospital: str, number: int, sealed: Mapping[str, bytes]) -> RecordDict:
@@ -123,9 +135,7 @@ def dealt_content(hospital: str, number: int, sealed: Mapping[str, bytes]) -> Re
     return _from(hospital, number, {"recipients": list(sealed), "sealed": list(sealed.values())})
 
 
-def parse_dealt(
-    message: Message, hospital: str, number: int, *, recipients: Sequence[str], size: int
-) -> Mapping[str, bytes]:
+def parse_dealt(message: Message, hospital: str, number: int, *, recipients: Sequence[str]) -> Mapping[str, bytes]:
     """The inverse of :func:`dealt_content`.
 
     Args:
@@ -133,18 +143,14 @@ def parse_dealt(
         hospital: Whose it is.
         number: The round.
         recipients: Whom it has to hold something for, and nobody else.
-        size: The length of each sealed message.
 
     Raises:
-        ValueError: if it does not; further as :func:`parse_keys`.
+        MessageError: if it does not, or is no answer of that hospital in that round.
     """
     config = _said_by(message, hospital, number)
-    names, texts = map(str, _list(config["recipients"])), map(_bytes, _list(config["sealed"]))
-    sealed = dict(zip(names, texts, strict=True))
+    sealed = _sealed(config, "recipients", hospital, most=len(recipients))
     if set(sealed) != set(recipients):
-        raise ValueError("it dealt its shares to others than those who enrolled")
-    if any(len(text) != size for text in sealed.values()):
-        raise ValueError(f"its sealed shares do not have {size} bytes")
+        raise MessageError("it dealt its shares to others than those who enrolled")
     return sealed
 
 
@@ -163,20 +169,29 @@ def add_mask_request(content: RecordDict, request: MaskRequest) -> RecordDict:
     return RecordDict({**content, _SUM: record})
 
 
-def parse_mask_request(message: Message) -> MaskRequest:
-    """The inverse of :func:`add_mask_request`."""
-    config = message.content.config_records[_SUM]
-    grid = FixedPoint(
-        bound=float(config["bound"]),  # type: ignore[arg-type]
-        summands=int(config["summands"]),  # type: ignore[arg-type]
-        bits=int(config["bits"]),  # type: ignore[arg-type]
-    )
-    names, texts = map(str, _list(config["dealers"])), map(_bytes, _list(config["sealed"]))
-    return MaskRequest(
-        sealed=dict(zip(names, texts, strict=True)),
-        weight=float(config["weight"]),  # type: ignore[arg-type]
-        grid=grid,
-    )
+def parse_mask_request(message: Message, hospital: str, *, most: int) -> MaskRequest:
+    """The inverse of :func:`add_mask_request`.
+
+    Args:
+        message: The request.
+        hospital: Who is asked.
+        most: How many hospitals there are.
+
+    Raises:
+        MessageError: if a part is missing or is not of its kind: the weight lies in [0, 1], and the grid has room for
+            at most as many summands as there are hospitals.
+    """
+    config = wire.config(message.content, _SUM)
+    weight, bound = wire.number(config, "weight"), wire.number(config, "bound")
+    # Written so that NaN is refused, too.
+    if not 0 <= weight <= 1:
+        raise MessageError("weight: must be a number from 0 to 1")
+    summands, bits = wire.whole(config, "summands", lowest=1, highest=most), wire.whole(config, "bits")
+    try:
+        grid = FixedPoint(bound=bound, summands=summands, bits=bits)
+    except ValueError as error:
+        raise MessageError(f"bound, summands, bits: {error}") from error
+    return MaskRequest(sealed=_sealed(config, "dealers", hospital, most=most), weight=weight, grid=grid)
 
 
 def survivors_content(number: int, survivors: Sequence[str]) -> RecordDict:
@@ -184,9 +199,17 @@ def survivors_content(number: int, survivors: Sequence[str]) -> RecordDict:
     return RecordDict({_CONFIG: ConfigRecord({"round": number, "survivors": list(survivors)})})
 
 
-def parse_survivors(message: Message) -> tuple[int, tuple[str, ...]]:
-    """The inverse of :func:`survivors_content`: the round, and whose updates came."""
-    return parse_number(message), tuple(map(str, _list(_config(message)["survivors"])))
+def parse_survivors(message: Message, *, most: int) -> tuple[int, tuple[str, ...]]:
+    """The inverse of :func:`survivors_content`: the round, and whose updates came.
+
+    Args:
+        message: The request.
+        most: How many hospitals there are.
+
+    Raises:
+        MessageError: if a part is missing or is not of its kind.
+    """
+    return parse_number(message), tuple(wire.texts(_config(message), "survivors", most=most))
 
 
 def released_content(number: int, released: ReleasedShares) -> RecordDict:
@@ -205,7 +228,7 @@ def released_content(number: int, released: ReleasedShares) -> RecordDict:
 
 
 def parse_released(
-    message: Message, hospital: str, number: int, *, survivors: Sequence[str], dropped: Sequence[str]
+    message: Message, hospital: str, number: int, *, survivors: Sequence[str], dropped: Sequence[str], places: int
 ) -> ReleasedShares:
     """The inverse of :func:`released_content`.
 
@@ -215,24 +238,32 @@ def parse_released(
         number: The round.
         survivors: Of whose own masks it has to tell.
         dropped: Of whose pairwise masks.
+        places: How many shares there are of a secret, or more.
 
     Raises:
-        ValueError: if it tells of others; further as :func:`parse_keys`.
+        MessageError: if it tells of others, or what it tells are no shares, or it is no answer of that hospital in that
+            round.
     """
     config = _said_by(message, hospital, number)
-    own: dict[str, Share] = {}
-    pairwise: dict[str, Share] = {}
-    parts = (_list(config[name]) for name in ("owners", "in_sum", "places", "values"))
-    for owner, in_sum, place, value in zip(*parts, strict=True):
-        share = Share(x=int(place), y=value_from_bytes(_bytes(value)))
-        (own if in_sum else pairwise)[str(owner)] = share
-    if set(own) != set(survivors) or set(pairwise) != set(dropped):
-        raise ValueError("its shares are for another list of survivors")
+    most = len(survivors) + len(dropped)
+    owners, in_sum = wire.texts(config, "owners", most=most), wire.flags(config, "in_sum", most=most)
+    at = wire.wholes(config, "places", most=most, lowest=1, highest=places)
+    values = wire.blobs(config, "values", most=most, sizes=(VALUE_BYTES,))
+    if not len(owners) == len(in_sum) == len(at) == len(values):
+        raise MessageError("owners: must have one share each")
+    try:
+        shares = [Share(x=place, y=value_from_bytes(value)) for place, value in zip(at, values, strict=True)]
+    except ValueError as error:
+        raise MessageError(f"values: {error}") from error
+    own = {owner: share for owner, share, inside in zip(owners, shares, in_sum, strict=True) if inside}
+    pairwise = {owner: share for owner, share, inside in zip(owners, shares, in_sum, strict=True) if not inside}
+    if len(owners) != most or set(own) != set(survivors) or set(pairwise) != set(dropped):
+        raise MessageError("its shares are for another list of survivors")
     return ReleasedShares(hospital=hospital, self_seed=own, private_key=pairwise)
 
 
-def _config(message: Message) -> ConfigRecord:
-    return message.content.config_records[_CONFIG]
+def _config(message: Message) -> Mapping[str, Any]:
+    return wire.config(message.content, _CONFIG)
 
 
 def _from(hospital: str, number: int, told: Mapping[str, object]) -> RecordDict:
@@ -240,20 +271,34 @@ def _from(hospital: str, number: int, told: Mapping[str, object]) -> RecordDict:
     return RecordDict({_CONFIG: record})
 
 
-def _said_by(message: Message, hospital: str, number: int) -> ConfigRecord:
+def _said_by(message: Message, hospital: str, number: int) -> Mapping[str, Any]:
     config = _config(message)
-    if (config["hospital"], config["round"]) != (hospital, number):
-        raise ValueError(f"it says it is {config['hospital']!r} to round {config['round']!r}")
+    said = wire.text(config, "hospital"), wire.whole(config, "round")
+    if said != (hospital, number):
+        raise MessageError(f"it says it is {said[0]}'s to round {said[1]}")
     return config
 
 
-def _list(value: object) -> Sequence[object]:
-    if not isinstance(value, list | tuple):
-        raise TypeError(f"a list was expected, not {type(value).__name__}")
-    return value
+def _public_keys(record: Mapping[str, Any], key: str, hospitals: Sequence[str]) -> tuple[bytes, ...]:
+    keys = wire.blobs(record, key, most=len(hospitals), sizes=(_KEY_BYTES,))
+    if len(keys) != len(hospitals):
+        raise MessageError(f"{key}: must have one key for every hospital")
+    return _all_keys(keys, key)
 
 
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise TypeError(f"bytes were expected, not {type(value).__name__}")
-    return value
+def _all_keys(keys: Sequence[bytes], key: str) -> tuple[bytes, ...]:
+    if not all(map(is_public_key, keys)):
+        raise MessageError(f"{key}: must be public keys of X25519")
+    return tuple(keys)
+
+
+def _sealed(config: Mapping[str, Any], names_key: str, own: str, *, most: int) -> dict[str, bytes]:
+    """What is sealed by or for ``own``, by the other hospital; there is nothing for a hospital from itself."""
+    names = wire.texts(config, names_key, most=most)
+    values = wire.blobs(config, "sealed", most=most, sizes=(0, SEALED_BYTES))
+    if len(set(names)) != len(names) or len(names) != len(values):
+        raise MessageError(f"{names_key}: must name every hospital once, with what is sealed")
+    sealed = dict(zip(names, values, strict=True))
+    if any(bool(value) == (name == own) for name, value in sealed.items()):
+        raise MessageError("sealed: must be nothing of the hospital itself, and something of every other one")
+    return sealed

@@ -46,8 +46,8 @@ from hbdp_fed.federation.secure_sum import (
     safe_threshold,
     unmask_sum,
 )
-from hbdp_fed.federation.secure_sum.sealing import SEALED_BYTES
 from hbdp_fed.federation.settings import AppSettings
+from hbdp_fed.federation.wire import MessageError
 from hbdp_fed.types import ALL_HOSPITALS, ModelUpdate, Weights
 
 _Told = TypeVar("_Told")
@@ -196,7 +196,7 @@ class SecureRounds:
 
         def parse(message: Message, hospital: str, number: int) -> Mapping[str, bytes]:
             others = [name for name in enrolment.hospitals if name != hospital]
-            return parse_dealt(message, hospital, number, recipients=others, size=SEALED_BYTES)
+            return parse_dealt(message, hospital, number, recipients=others)
 
         content = deal_content(enrolment, [own.sealing for own in keys.values()])
         return self._ask(grid, DEAL, content, enrolment.hospitals, enrolment.round, "deal", listener, parse)
@@ -227,7 +227,9 @@ class SecureRounds:
         dropped = [name for name in enrolment.hospitals if name not in total.hospitals]
 
         def parse(message: Message, hospital: str, number: int) -> ReleasedShares:
-            return parse_released(message, hospital, number, survivors=total.hospitals, dropped=dropped)
+            return parse_released(
+                message, hospital, number, survivors=total.hospitals, dropped=dropped, places=len(opened.asked)
+            )
 
         content = survivors_content(number, total.hospitals)
         found = self._ask(grid, RELEASE, content, total.hospitals, number, "release", listener, parse)
@@ -304,5 +306,5 @@ def _read(
         return Failure(hospital, number, "empty", "the answer holds nothing")
     try:
         return hospital, parse(message, hospital, number)
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        return Failure(hospital, number, "unusable", f"the answer cannot be read: {type(error).__name__}: {error}")
+    except MessageError as error:
+        return Failure(hospital, number, "unusable", f"the answer cannot be read: {error}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -113,7 +113,19 @@ def text(record: Mapping[str, Any], key: str, *, longest: int = _LONGEST_NAME) -
     Raises:
         MessageError: if it is missing, none, longer or would do something to a terminal.
     """
-    value = record.get(key)
+    return _text(record.get(key), key, longest)
+
+
+def texts(record: Mapping[str, Any], key: str, *, most: int, longest: int = _LONGEST_NAME) -> list[str]:
+    """A list of at most ``most`` of them.
+
+    Raises:
+        MessageError: if it is missing, none or longer, or one of them is no such text.
+    """
+    return [_text(value, key, longest) for value in _listed(record, key, str, most)]
+
+
+def _text(value: object, key: str, longest: int) -> str:
     if not isinstance(value, str) or len(value) > longest:
         raise MessageError(f"{key}: must be a text of at most {longest} letters")
     if shown(value) != value:
@@ -126,15 +138,30 @@ def shown(value: str) -> str:
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in value)
 
 
-def whole(record: Mapping[str, Any], key: str, *, lowest: int = 0) -> int:
-    """A whole number from ``lowest`` to 2^53.
+def whole(record: Mapping[str, Any], key: str, *, lowest: int = 0, highest: int = _LARGEST_WHOLE) -> int:
+    """A whole number from ``lowest`` to ``highest``, at most 2^53.
 
     Raises:
         MessageError: if it is missing or none.
     """
-    value = record.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= _LARGEST_WHOLE:
-        raise MessageError(f"{key}: must be a whole number from {lowest} to 2^53")
+    return _whole(record.get(key), key, lowest, highest)
+
+
+def wholes(
+    record: Mapping[str, Any], key: str, *, most: int, lowest: int = 0, highest: int = _LARGEST_WHOLE
+) -> list[int]:
+    """A list of at most ``most`` of them.
+
+    Raises:
+        MessageError: if it is missing, none or longer, or one of them is no such number.
+    """
+    return [_whole(value, key, lowest, highest) for value in _listed(record, key, int, most)]
+
+
+def _whole(value: object, key: str, lowest: int, highest: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        told = "2^53" if highest == _LARGEST_WHOLE else highest
+        raise MessageError(f"{key}: must be a whole number from {lowest} to {told}")
     return value
 
 
@@ -150,13 +177,45 @@ def number(record: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
-def listed(record: Mapping[str, Any], key: str, kind: type) -> list[Any]:
-    """A list of texts or whole numbers.
+def flags(record: Mapping[str, Any], key: str, *, most: int) -> list[bool]:
+    """A list of at most ``most`` that are true or false.
 
     Raises:
-        MessageError: if it is missing or none.
+        MessageError: if it is missing, none or longer.
+    """
+    return _listed(record, key, bool, most)
+
+
+def blob(record: Mapping[str, Any], key: str, *, size: int) -> bytes:
+    """So many bytes.
+
+    Raises:
+        MessageError: if they are missing, none, or not as many.
     """
     value = record.get(key)
-    if not isinstance(value, list) or not all(type(item) is kind for item in value) or len(value) > _MOST_ARRAYS:
-        raise MessageError(f"{key}: must be a list of at most {_MOST_ARRAYS} {kind.__name__}")
+    if not isinstance(value, bytes) or len(value) != size:
+        raise MessageError(f"{key}: must be {size} bytes")
+    return value
+
+
+def blobs(record: Mapping[str, Any], key: str, *, most: int, sizes: Sequence[int]) -> list[bytes]:
+    """A list of at most ``most`` byte strings, each of one of these sizes.
+
+    Raises:
+        MessageError: if it is missing, none or longer, or one of them is of another size.
+    """
+    values: list[bytes] = _listed(record, key, bytes, most)
+    if any(len(value) not in sizes for value in values):
+        raise MessageError(f"{key}: must have {' or '.join(map(str, sizes))} bytes each")
+    return values
+
+
+_MANY = {str: "texts", int: "whole numbers", bool: "truth values", bytes: "byte strings"}
+
+
+def _listed(record: Mapping[str, Any], key: str, kind: type, most: int) -> list[Any]:
+    value = record.get(key)
+    # Not isinstance: True is no whole number here.
+    if not isinstance(value, list) or len(value) > most or not all(type(item) is kind for item in value):
+        raise MessageError(f"{key}: must be a list of at most {most} {_MANY[kind]}")
     return list(value)

@@ -241,7 +241,13 @@ def test_shares_are_released_once_and_for_no_list_that_is_too_short(ten, run, mo
             told.append(refusal(reply))
 
         names = total.hospitals
-        for survivors in (names[:6], (*names, "stranger"), names[4:] + names[:3], ("hospital-04",) * 7):
+        for survivors in (
+            names[:6],
+            (*names[1:], "stranger"),
+            names[4:] + names[:3],
+            ("hospital-04",) * 7,
+            (*names, "stranger"),
+        ):
             ask(survivors)
         released = original(self, grid, opened, total, listener)
         for survivors in (names, names[:8]):
@@ -253,9 +259,10 @@ def test_shares_are_released_once_and_for_no_list_that_is_too_short(ten, run, mo
     few = "hospital-04 gives no shares: the sum must hold at least 7 of the enrolled hospitals and nobody else, got"
     assert [text.partition(": ")[2] for text in told] == [
         f"{few} {', '.join(ten.hospitals[:6])}",
-        f"{few} {', '.join(ten.hospitals)}, stranger",
+        f"{few} {', '.join(ten.hospitals[1:])}, stranger",
         "refused: the update that hospital-04 sent is not said to be in the sum",
         f"{few} {', '.join(['hospital-04'] * 7)}",
+        "survivors: must be a list of at most 10 texts",
         *["refused: there are no secrets for the sum of round 1, or no more"] * 2,
     ]
 

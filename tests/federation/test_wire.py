@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
-import resource
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from hypothesis import given
 
-from hbdp_fed.federation import wire
 from hbdp_fed.federation.answers import Answer, Expected, Failure, examine
 from hbdp_fed.federation.codec import (
     Control,
@@ -29,17 +25,26 @@ from hbdp_fed.federation.codec import (
     reply_content,
     request_messages,
 )
+from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.wire import MessageError, from_arrays, to_arrays
 from hbdp_fed.types import ModelSpec, ModelUpdate
+from tests.federation.spoiling import (
+    FEW_AND_MANY,
+    header,
+    message,
+    npy,
+    raw,
+    settled,
+    spoiled,
+    takes_little_memory,
+    told,
+)  # fmt: skip
+from tests.federation.test_secure_rounds import hospital, refusal
 
 DELTA = {"a": torch.arange(6, dtype=torch.float64).reshape(2, 3), "b": torch.tensor(0.5, dtype=torch.float64)}
 START = {name: value.float() for name, value in DELTA.items()}
 REPORT = RoundReport("h", 3, "ok", 9, 4, 2, 6, 0.5, 0.25, math.nan, 0.1, 0)
 EXPECTED = Expected(3, DELTA, {"h": 9}, {"h": 1e3})
-
-
-def message(content: RecordDict) -> Message:
-    return Message(content, 1, MessageType.TRAIN)
 
 
 def reply() -> RecordDict:
@@ -50,21 +55,6 @@ def request() -> RecordDict:
     asked = TrainRequest(3, 2, ModelSpec("cnn", {"width": 4}), START, Control(DELTA, {"h": 1}))
     (sent,) = request_messages(asked, [1])
     return sent.content
-
-
-def npy(value: Any, **more: Any) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, value, **more)
-    return stream.getvalue()
-
-
-def raw(data: bytes, *, stype: str = "numpy.ndarray") -> Array:
-    """What says of itself that it is two numbers, whatever it is."""
-    return Array("float64", (2,), stype, data)
-
-
-def header(text: str) -> bytes:
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("latin1")
 
 
 @pytest.mark.parametrize(
@@ -178,6 +168,14 @@ def test_a_request_that_no_server_would_send_is_refused_at_the_hospital(
         parse_request(message(content))
 
 
+def test_a_request_that_cannot_be_read_is_refused_and_costs_nothing(settings: AppSettings) -> None:
+    answer, context = hospital(settings)
+    content = request()
+    config(content, "config", steps="3")
+    assert "MessageError: steps: must be a whole number" in refusal(answer(message(content)))
+    assert not context.state
+
+
 def test_what_is_not_spoiled_is_read() -> None:
     update, report = parse_reply(message(reply()))
     assert (update.hospital, report.steps_spent) == ("h", 6)
@@ -202,52 +200,10 @@ def test_a_report_of_a_failure_reaches_people_without_what_would_act_on_their_te
 
 # Whatever comes.
 
-_SCALARS = (
-    st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=20) | st.binary(max_size=20) | st.booleans()
-)
-_SETTINGS = _SCALARS | st.lists(st.integers(0, 9), max_size=3) | st.lists(st.text(max_size=3), max_size=3)
-_FIGURES = st.integers(-(2**63), 2**63 - 1) | st.floats() | st.lists(st.floats(), max_size=3)
-_GENUINE = npy(np.zeros(3))
-_DATA = st.one_of(
-    st.binary(max_size=200),
-    st.binary(max_size=60).map(lambda rest: b"\x93NUMPY\x01\x00" + rest),
-    st.text(max_size=80).map(lambda text: header(text.encode("ascii", "replace").decode())),
-    st.builds(lambda cut, value: npy(np.full(3, value))[:cut], st.integers(0, 160), st.floats()),
-    st.builds(
-        lambda place, byte: bytes((*_GENUINE[:place], byte, *_GENUINE[place + 1 :])),
-        st.integers(0, len(_GENUINE) - 1),
-        st.integers(0, 255),
-    ),
-)
-
-
-@st.composite
-def spoiled(draw: st.DrawFn, genuine: Callable[[], RecordDict]) -> RecordDict:
-    """A genuine message of which some parts are missing, others are new, and others say something else."""
-    content = genuine()
-    for name in draw(st.lists(st.sampled_from([*content, "failure", "config"]), min_size=1, max_size=4)):
-        record = content.get(name)
-        if record is None:
-            content[name] = ConfigRecord(draw(st.dictionaries(st.text(max_size=8), _SETTINGS, max_size=3)))
-        elif isinstance(record, ArrayRecord):
-            stype = draw(st.sampled_from(["numpy.ndarray", "x"]))
-            record[draw(st.sampled_from([*record, "z"]))] = raw(draw(_DATA), stype=stype)
-        elif draw(st.integers(0, 4)) == 0:
-            del content[name]
-        else:
-            values = _FIGURES if isinstance(record, MetricRecord) else _SETTINGS
-            record[draw(st.sampled_from([*record, "z"]))] = draw(values)
-    return content
-
 
 def look_at(content: RecordDict, parse: Callable[[Message], Any]) -> None:
     for reader in (parse, parse_identity, parse_failure):
-        try:
-            reader(message(content))
-        except MessageError as error:
-            told = str(error)
-            if len(told) > 500 or wire.shown(told) != told:
-                pytest.fail(f"an error that repeats what was sent: {told!r}")
+        told(reader, content)
     found = examine(message(content), "h", EXPECTED)
     if isinstance(found, Answer):
         shapes = {name: value.shape for name, value in found.update.delta.items()}
@@ -256,17 +212,14 @@ def look_at(content: RecordDict, parse: Callable[[Message], Any]) -> None:
 
 
 @pytest.mark.parametrize(("genuine", "parse"), [(reply, parse_reply), (request, parse_request)])
-@pytest.mark.parametrize("examples", [300, pytest.param(50_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", FEW_AND_MANY)
 def test_whatever_comes_is_read_or_refused(
     genuine: Callable[[], RecordDict], parse: Callable[[Message], Any], examples: int
 ) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
+    @settled(examples)
     @given(spoiled(genuine))
     def check(content: RecordDict) -> None:
         look_at(content, parse)
 
-    check()
-    # In KiB: a message of some hundred bytes takes no memory worth naming, however many there are.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+    with takes_little_memory():
+        check()

@@ -43,6 +43,7 @@ from hbdp_fed.federation.secure_sum.enrolment import (
     deal_shares,
     draw_secrets,
     enrol,
+    is_public_key,
     public_key,
     safe_threshold,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "draw_sealing_key",
     "draw_secrets",
     "enrol",
+    "is_public_key",
     "masked_update",
     "open_sealed",
     "public_key",

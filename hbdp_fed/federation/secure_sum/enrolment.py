@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from hbdp_fed.federation.secure_sum.sharing import Share, split_secret
 from hbdp_fed.federation.secure_sum.sources import SECRET_BYTES, ByteSource
@@ -149,3 +149,19 @@ def enrol(
 def public_of(private_key: bytes) -> bytes:
     """The public half of an X25519 key, 32 bytes."""
     return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+
+
+def is_public_key(key: bytes) -> bool:
+    """Whether a secret can be agreed on with the owner of an X25519 key.
+
+    With the few points of small order everybody agrees on zeros, which RFC 7748 (section 6.1) lets one refuse: a
+    hospital that sent one would make all others fail after they have trained.
+
+    Args:
+        key: 32 bytes.
+    """
+    try:
+        X25519PrivateKey.from_private_bytes(bytes(SECRET_BYTES)).exchange(X25519PublicKey.from_public_bytes(key))
+    except ValueError:
+        return False
+    return True

@@ -14,12 +14,15 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hbdp_fed.federation.secure_sum.enrolment import HeldShares, public_of
-from hbdp_fed.federation.secure_sum.sharing import Share
+from hbdp_fed.federation.secure_sum.sharing import FIELD_PRIME, Share
 from hbdp_fed.federation.secure_sum.sources import SECRET_BYTES, ByteSource
 
-_PLACE_BYTES, _VALUE_BYTES, _TAG_BYTES = 4, 33, 16
+_PLACE_BYTES, _TAG_BYTES = 4, 16
 
-SEALED_BYTES = _PLACE_BYTES + 2 * _VALUE_BYTES + _TAG_BYTES
+VALUE_BYTES = 33
+"""The length of an element of the field."""
+
+SEALED_BYTES = _PLACE_BYTES + 2 * VALUE_BYTES + _TAG_BYTES
 """The length of every sealed message."""
 
 
@@ -58,13 +61,18 @@ def open_sealed(
     """The inverse of :func:`seal`, with the recipient's private key and the sender's public one.
 
     Raises:
-        ValueError: if the message was not sealed by these two hospitals for this round, or was changed.
+        ValueError: if the message was not sealed by these two hospitals for this round, or was changed, or what the
+            sender sealed are no shares.
     """
     cipher, about = _cipher(private_key, peer, sender=sender, recipient=recipient, round=round)
     try:
-        return held_from_bytes(cipher.decrypt(bytes(12), message, about))
+        opened = cipher.decrypt(bytes(12), message, about)
     except InvalidTag as error:
         raise ValueError(f"the shares from {sender} were not sealed for {recipient} in round {round}") from error
+    try:
+        return held_from_bytes(opened)
+    except ValueError as error:
+        raise ValueError(f"{sender} dealt what cannot be used: {error}") from error
 
 
 def held_to_bytes(shares: HeldShares) -> bytes:
@@ -74,22 +82,33 @@ def held_to_bytes(shares: HeldShares) -> bytes:
 
 
 def held_from_bytes(text: bytes) -> HeldShares:
-    """The inverse of :func:`held_to_bytes`."""
+    """The inverse of :func:`held_to_bytes`.
+
+    Raises:
+        ValueError: if a value is no element of the field.
+    """
     place, values = int.from_bytes(text[:_PLACE_BYTES], "little"), text[_PLACE_BYTES:]
     return HeldShares(
-        private_key=Share(x=place, y=value_from_bytes(values[:_VALUE_BYTES])),
-        self_seed=Share(x=place, y=value_from_bytes(values[_VALUE_BYTES:])),
+        private_key=Share(x=place, y=value_from_bytes(values[:VALUE_BYTES])),
+        self_seed=Share(x=place, y=value_from_bytes(values[VALUE_BYTES:])),
     )
 
 
 def value_to_bytes(value: int) -> bytes:
-    """An element of the field, 33 bytes."""
-    return value.to_bytes(_VALUE_BYTES, "little")
+    """An element of the field, :data:`VALUE_BYTES` bytes."""
+    return value.to_bytes(VALUE_BYTES, "little")
 
 
 def value_from_bytes(text: bytes) -> int:
-    """The inverse of :func:`value_to_bytes`."""
-    return int.from_bytes(text, "little")
+    """The inverse of :func:`value_to_bytes`.
+
+    Raises:
+        ValueError: if it is no element of the field.
+    """
+    value = int.from_bytes(text, "little")
+    if value >= FIELD_PRIME:
+        raise ValueError("a share is no element of the field")
+    return value
 
 
 def _cipher(

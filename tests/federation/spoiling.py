@@ -1,0 +1,134 @@
+"""What somebody who means harm makes of a genuine message, drawn at random."""
+
+from __future__ import annotations
+
+import io
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from hbdp_fed.federation import wire
+from hbdp_fed.federation.wire import MessageError
+
+_Read = TypeVar("_Read")
+
+FEW_AND_MANY = [300, pytest.param(50_000, marks=pytest.mark.slow)]
+"""How many messages a test looks at."""
+
+
+def message(content: RecordDict) -> Message:
+    return Message(content, 1, MessageType.TRAIN)
+
+
+def npy(value: Any, **more: Any) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, value, **more)
+    return stream.getvalue()
+
+
+def raw(data: bytes, *, stype: str = "numpy.ndarray") -> Array:
+    """What says of itself that it is two numbers, whatever it is."""
+    return Array("float64", (2,), stype, data)
+
+
+def header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("latin1")
+
+
+_INTEGERS = st.integers(-(2**63), 2**63 - 1)
+_BINARY = st.binary(max_size=40) | st.sampled_from([bytes(size) for size in (31, 32, 33, 86)])
+_SCALARS = _INTEGERS | st.floats() | st.text(max_size=20) | _BINARY | st.booleans()
+_SETTINGS = st.one_of(
+    _SCALARS,
+    *(st.lists(items, max_size=3) for items in (st.integers(0, 9), st.text(max_size=3), _BINARY, st.booleans())),
+)
+_LIKE = {int: _INTEGERS, float: st.floats(), str: st.text(max_size=20), bytes: _BINARY, bool: st.booleans()}
+_FIGURES = _INTEGERS | st.floats() | st.lists(st.floats(), max_size=3)
+_GENUINE = npy(np.zeros(3))
+_DATA = st.one_of(
+    st.binary(max_size=200),
+    st.binary(max_size=60).map(lambda rest: b"\x93NUMPY\x01\x00" + rest),
+    st.text(max_size=80).map(lambda text: header(text.encode("ascii", "replace").decode())),
+    st.builds(lambda cut, value: npy(np.full(3, value))[:cut], st.integers(0, 160), st.floats()),
+    st.builds(
+        lambda place, byte: bytes((*_GENUINE[:place], byte, *_GENUINE[place + 1 :])),
+        st.integers(0, len(_GENUINE) - 1),
+        st.integers(0, 255),
+    ),
+)
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, genuine: Callable[[], RecordDict]) -> RecordDict:
+    """A genuine message of which some parts are missing, others are new, and others say something else."""
+    content = genuine()
+    for name in draw(st.lists(st.sampled_from([*content, "failure", "config"]), min_size=1, max_size=4)):
+        record = content.get(name)
+        if record is None:
+            content[name] = ConfigRecord(draw(st.dictionaries(st.text(max_size=8), _SETTINGS, max_size=3)))
+        elif isinstance(record, ArrayRecord):
+            stype = draw(st.sampled_from(["numpy.ndarray", "x"]))
+            record[draw(st.sampled_from([*record, "z"]))] = raw(draw(_DATA), stype=stype)
+        elif draw(st.integers(0, 4)) == 0:
+            del content[name]
+        else:
+            key = draw(st.sampled_from([*record, "z"]))
+            values = _FIGURES if isinstance(record, MetricRecord) else _SETTINGS
+            old = record.get(key)
+            record[key] = draw(_items(old) | values if isinstance(old, list) and old else values)
+    return content
+
+
+@st.composite
+def _items(draw: st.DrawFn, old: list[Any]) -> list[Any]:
+    """A list of as many or a few more or less, of which one item is another, or two are the same."""
+    items, place = list(old), draw(st.integers(0, len(old) - 1))
+    how = draw(st.sampled_from(["drop", "repeat", "move", "replace", "anything", "many"]))
+    if how == "drop":
+        del items[place]
+    elif how == "repeat":
+        items[place] = items[0]
+    elif how == "move":
+        items = [*items[place:], *items[:place]]
+    elif how == "replace":
+        items[place] = draw(_LIKE[type(items[place])])
+    elif how == "many":
+        items *= draw(st.integers(2, 30))
+    else:
+        items = draw(st.lists(draw(st.sampled_from(list(_LIKE.values()))), max_size=4))
+    return items
+
+
+def settled(examples: int) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Look at so many messages."""
+    found: Callable[[Callable[[], None]], Callable[[], None]] = settings(
+        max_examples=examples, database=None, suppress_health_check=list(HealthCheck)
+    )
+    return found
+
+
+def told(read: Callable[[Message], _Read], content: RecordDict) -> _Read | None:
+    """What was read; None where it was refused, which must be short and do nothing to a terminal."""
+    try:
+        return read(message(content))
+    except MessageError as error:
+        text = str(error)
+        if len(text) > 500 or wire.shown(text) != text:
+            pytest.fail(f"an error that repeats what was sent: {text!r}")
+        return None
+
+
+@contextmanager
+def takes_little_memory() -> Iterator[None]:
+    """A message of some hundred bytes takes no memory worth naming, however many there are."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    # In KiB.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
