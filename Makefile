@@ -20,13 +20,13 @@ WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $
 # Written last, so an install that broke off is taken up again.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo federation test test-slow bench check format clean
+.PHONY: help install demo federation test test-slow bench check audit format clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  PYTHON=...      the interpreter to make .venv with (now: $(PYTHON))'
-	@echo '  ARGS="..."      extra words for the command of demo, federation, test, test-slow, bench'
+	@echo '  ARGS="..."      extra words for the command of demo, federation, test, test-slow, bench, audit'
 	@echo '  HBDP_DATA=...   the folder with the real images; tests that need it are skipped without it'
 
 install: $(INSTALLED) ## Make .venv and install the project with everything that the other targets need
@@ -65,6 +65,12 @@ check: $(INSTALLED) ## Check style, formatting, types and the import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+# What exit codes mean is in the script; where pip-audit cannot be had, it checks what can be checked without, and says so.
+audit: $(INSTALLED) ## Check the installed versions, licences and files, and look for known weaknesses
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]' \
+	    || echo 'pip-audit could not be installed' >&2
+	$(BIN)/python scripts/audit.py $(ARGS)
 
 format: $(INSTALLED) ## Format the code and repair what can be repaired
 	$(BIN)/ruff check --fix-only
