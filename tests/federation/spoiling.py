@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hbdp_fed.federation import wire
@@ -21,6 +20,8 @@ _Read = TypeVar("_Read")
 
 FEW_AND_MANY = [300, pytest.param(50_000, marks=pytest.mark.slow)]
 """How many messages a test looks at."""
+
+_PORTION = 1_000
 
 
 def message(content: RecordDict) -> Message:
@@ -106,14 +107,6 @@ def _items(draw: st.DrawFn, old: list[Any]) -> list[Any]:
     return items
 
 
-def settled(examples: int) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Look at so many messages."""
-    found: Callable[[Callable[[], None]], Callable[[], None]] = settings(
-        max_examples=examples, database=None, suppress_health_check=list(HealthCheck)
-    )
-    return found
-
-
 def told(read: Callable[[Message], _Read], content: RecordDict) -> _Read | None:
     """What was read; None where it was refused, which must be short and do nothing to a terminal."""
     try:
@@ -125,10 +118,16 @@ def told(read: Callable[[Message], _Read], content: RecordDict) -> _Read | None:
         return None
 
 
-@contextmanager
-def takes_little_memory() -> Iterator[None]:
-    """A message of some hundred bytes takes no memory worth naming, however many there are."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    # In KiB.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+def look_at_many(genuine: Callable[[], RecordDict], check: Callable[[RecordDict], None], examples: int) -> None:
+    """Check so many spoiled messages, which take no memory worth naming, however many there are."""
+    before = _memory()
+    # In portions: of one, hypothesis keeps every example.
+    for _ in range(0, examples, _PORTION):
+        many = settings(max_examples=min(examples, _PORTION), database=None, suppress_health_check=list(HealthCheck))
+        many(given(spoiled(genuine))(check))()
+    assert _memory() - before < 200 * 1024
+
+
+def _memory() -> int:
+    """The most that the process has held, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

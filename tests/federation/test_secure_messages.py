@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
-from hypothesis import given
 
 from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation import secure_client, secure_rounds
@@ -44,7 +43,7 @@ from hbdp_fed.federation.secure_sum import (
 from hbdp_fed.federation.secure_sum.sealing import SEALED_BYTES
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.wire import MessageError
-from tests.federation.spoiling import FEW_AND_MANY, message, settled, spoiled, takes_little_memory, told
+from tests.federation.spoiling import FEW_AND_MANY, look_at_many, message, told
 
 NAMES = ("a", "b", "c", "d")
 MOST = len(NAMES)
@@ -156,14 +155,11 @@ def test_what_is_not_spoiled_is_read(name: str) -> None:
 def test_whatever_comes_is_read_or_refused(name: str, examples: int) -> None:
     kind = KINDS[name]
 
-    @settled(examples)
-    @given(spoiled(kind.content))
     def check(content: RecordDict) -> None:
         found = told(kind.parse, content)
         assert found is None or kind.holds(found)
 
-    with takes_little_memory():
-        check()
+    look_at_many(kind.content, check, examples)
 
 
 @pytest.mark.parametrize(

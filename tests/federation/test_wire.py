@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, Message, RecordDict
-from hypothesis import given
 
 from hbdp_fed.federation.answers import Answer, Expected, Failure, examine
 from hbdp_fed.federation.codec import (
@@ -28,17 +27,7 @@ from hbdp_fed.federation.codec import (
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.wire import MessageError, from_arrays, to_arrays
 from hbdp_fed.types import ModelSpec, ModelUpdate
-from tests.federation.spoiling import (
-    FEW_AND_MANY,
-    header,
-    message,
-    npy,
-    raw,
-    settled,
-    spoiled,
-    takes_little_memory,
-    told,
-)  # fmt: skip
+from tests.federation.spoiling import FEW_AND_MANY, header, look_at_many, message, npy, raw, told
 from tests.federation.test_secure_rounds import hospital, refusal
 
 DELTA = {"a": torch.arange(6, dtype=torch.float64).reshape(2, 3), "b": torch.tensor(0.5, dtype=torch.float64)}
@@ -216,10 +205,4 @@ def look_at(content: RecordDict, parse: Callable[[Message], Any]) -> None:
 def test_whatever_comes_is_read_or_refused(
     genuine: Callable[[], RecordDict], parse: Callable[[Message], Any], examples: int
 ) -> None:
-    @settled(examples)
-    @given(spoiled(genuine))
-    def check(content: RecordDict) -> None:
-        look_at(content, parse)
-
-    with takes_little_memory():
-        check()
+    look_at_many(genuine, lambda content: look_at(content, parse), examples)
