@@ -27,6 +27,7 @@ from hbdp_fed.privacy.ledger import verify
 from scripts.deploy.federation import Federation, found
 from scripts.deploy.rehearse import POLICY
 from scripts.deploy.site import Hospital
+from simulations.program import INTERRUPTED, OK
 
 SETTINGS = (
     "clients=3", "eps=1e9", "data.num_train=120", "data.num_val=60", "data.num_test=60", "model.width=4",
@@ -130,6 +131,8 @@ def _soak(
                 os.kill(run.pid, signal.SIGINT)
             run.wait(timeout=600)
     stops["minutes"] = round((time.monotonic() - begun) / 60)
+    # Interrupted when the time was up, or done: anything else ended it before.
+    stops["ended"] = run.returncode
     return stops
 
 
@@ -164,7 +167,7 @@ def judged(federation: Federation, watch: Watch, stops: Counter[str]) -> dict[st
         if after > before * (1 + _GROWTH_ALLOWED) and after > before + _SLACK[what]
     ]
     return {
-        "held": last > 0 and not lost and not twice and not grown,
+        "held": stops["ended"] in (OK, INTERRUPTED) and last > 0 and not lost and not twice and not grown,
         "rounds": last,
         "rounds_lost": lost,
         "answers": Counter(line["status"] if line["status"] != "failed" else line["failure"] for line in lines),
