@@ -23,6 +23,9 @@ _LOOK_S = 0.5
 _START_S, _GONE_S, _ASK_S = 180.0, 10.0, 15.0
 """How long a server app may take to begin, and be gone, before it is started again; how often its run is asked for."""
 
+_STARTS = 5
+"""How often the server is started without getting a round further, before that is the end."""
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -76,7 +79,7 @@ def lead(
             elif follower.ending is not None:
                 raise _failure(follower)
             elif not follower.done:
-                server.start_if_gone()
+                server.start_if_gone(after=follower.after, stopped=follower.stopped)
             time.sleep(_LOOK_S)
     except KeyboardInterrupt:
         server.stop()
@@ -98,18 +101,29 @@ class _Server:
         self._last_seen = self._last_asked = 0.0
         self._allowed_s = 0.0
         self._silent_since: float | None = None
+        self._after: int | None = None
+        self._starts = 0
 
     def seen(self) -> None:
         """It is at work."""
         self._last_seen, self._allowed_s, self._silent_since = time.monotonic(), _GONE_S, None
 
-    def start_if_gone(self) -> None:
+    def start_if_gone(self, *, after: int | None, stopped: str) -> None:
         """Start it, unless it was started a moment ago.
 
+        Args:
+            after: The last round that is done.
+            stopped: What stopped it last.
+
         Raises:
-            HospitalFailure: if the SuperLink has not answered for too long.
+            HospitalFailure: if the SuperLink has not answered for too long, or the server stops again and again without
+                a round between.
         """
         now = time.monotonic()
+        if after != self._after:
+            self._after, self._starts = after, 0
+        if self._starts > _STARTS:
+            raise HospitalFailure("the server", f"it was started {self._starts} times without a round: {stopped}")
         try:
             if now - self._last_seen > self._allowed_s or self._is_over(now):
                 self._start()
@@ -131,6 +145,7 @@ class _Server:
             self._say("the server was interrupted and is started again where it stood")
             self.stop()
         self._run_id = self._deployment.connection.submit(self._charter, app=project_folder())
+        self._starts += 1
         self._last_seen = self._last_asked = time.monotonic()
         self._allowed_s, self._silent_since = _START_S, None
 

@@ -21,9 +21,9 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
-from hbdp_fed.errors import HospitalFailure
+from hbdp_fed.errors import HospitalFailure, QuorumLost, UserError
 from hbdp_fed.federation.answers import Failure
-from hbdp_fed.federation.charter import Charter
+from hbdp_fed.federation.charter import Charter, CharterError
 from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import RoundReport
 from hbdp_fed.federation.revealed import RevealedSum
@@ -34,8 +34,12 @@ from hbdp_fed.models import read_parts, read_weights, save_parts, save_weights
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.types import ModelUpdate, Weights
 
-ROUND, READY, ENDED, DONE = "round", "ready", "ended", "done"
-"""Kinds of lines: a round that is done, hospitals that answered the roll-call, why the server ended, and its goal."""
+ROUND, READY, ENDED, STOPPED, DONE = "round", "ready", "ended", "stopped", "done"
+"""Kinds of lines: a round that is done, hospitals that answered the roll-call, why the federation is over, what stopped
+the server, and its goal."""
+
+_FINAL = (HospitalFailure, QuorumLost, CharterError, UserError)
+_LONGEST_REASON = 10_000
 
 _ATTENDANCE, _REPORT, _FAILURE, _UPDATE, _SUM, _RESUMED = "attendance", "report", "failure", "update", "sum", "resumed"
 _ABSENT = {"lost", "timeout"}
@@ -146,8 +150,11 @@ class Journal:
         return self
 
     def __exit__(self, _: type[BaseException] | None, problem: BaseException | None, __: object) -> None:
-        if problem is not None:
+        if isinstance(problem, _FINAL):
             self.ended(problem)
+        elif problem is not None:
+            # The machine, the network, an operator: it goes on where it stands once it is started again.
+            self._write(STOPPED, error=type(problem).__name__, reason=str(problem)[:_LONGEST_REASON])
         self._lock.close()
 
     def ready(self, nodes: Mapping[str, int]) -> None:
@@ -166,7 +173,7 @@ class Journal:
         whose = (
             {"hospital": problem.hospital, "details": problem.details} if isinstance(problem, HospitalFailure) else {}
         )
-        self._write(ENDED, error=type(problem).__name__, reason=str(problem)[:10_000], **whose)
+        self._write(ENDED, error=type(problem).__name__, reason=str(problem)[:_LONGEST_REASON], **whose)
 
     def done(self) -> None:
         """All rounds are done."""
@@ -236,14 +243,18 @@ class Follower:
         like: Weights in the model's order.
 
     Attributes:
+        after: The last round that was told, or was known before.
         ending: Why the server ended, if it has: its last line of that kind, and nothing after it.
+        stopped: What stopped the server last; empty if nothing did.
         done: Whether all rounds are done and told.
     """
 
     def __init__(self, folder: ServerFolder, told: Told, *, after: int | None, like: Weights) -> None:
         self.ending: Mapping[str, Any] | None = None
+        self.stopped = ""
         self.done = False
-        self._folder, self._told, self._after, self._like = folder, told, after, like
+        self.after = after
+        self._folder, self._told, self._like = folder, told, like
         self._read = 0
         self._waiting: list[dict[str, Any]] = []
         self._is_ready = False
@@ -268,13 +279,15 @@ class Follower:
         elif kind == _RESUMED:
             self._waiting = []
         elif kind == ROUND:
-            if self._after is None or line["round"] > self._after:
+            if self.after is None or line["round"] > self.after:
                 self._tell()
-                self._after = line["round"]
+                self.after = line["round"]
                 self._told.on_round(self._folder.standing(line["round"], like=self._like))
             self._waiting = []
         elif kind == ENDED:
             self.ending = line
+        elif kind == STOPPED:
+            self.stopped = line["reason"]
         elif kind == DONE:
             self.done = True
         else:
