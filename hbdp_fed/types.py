@@ -16,6 +16,9 @@ Weights = Mapping[str, Tensor]
 
 Surface = Literal["gradient", "update", "aggregate", "global_model"]
 
+Accountant = Literal["rdp", "tight"]
+"""By what epsilon is counted: Renyi divergences, or numerical composition with a bound on either side."""
+
 ALL_HOSPITALS = "all hospitals"
 """The name under which the hospitals' weighted mean stands where an adversary sees no single one."""
 

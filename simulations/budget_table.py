@@ -16,7 +16,7 @@ from rich.table import Table
 
 from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.privacy import calibrate, least_epsilon
-from hbdp_fed.privacy.protection import best_psnr, protection
+from hbdp_fed.privacy.guarantee import best_psnr, protection
 from hbdp_fed.privacy.reconstruction import worst_case
 from hbdp_fed.strict_json import dumps
 from simulations.schema import BudgetConfig

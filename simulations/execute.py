@@ -214,7 +214,7 @@ def execute(
         Behind(overlap=prepared.engine.name != IN_PROCESS, threads=prepared.engine.threads_per_client) as behind,
     ):
         deployed = is_deployed(prepared.config)
-        settings = _settings(prepared, None if deployed else Path(sites))
+        settings = app_settings(prepared, None if deployed else Path(sites))
         simulated = Simulated([]) if deployed else Simulated.fresh(settings)
         standing, course = _begun(prepared, folder, simulated, selection)
         folder.forget_rounds_after(standing.round)
@@ -293,7 +293,13 @@ def _placed(prepared: Prepared, sites: Path | None) -> list[Site]:
     return placed
 
 
-def _settings(prepared: Prepared, sites: Path | None) -> AppSettings:
+def app_settings(prepared: Prepared, sites: Path | None) -> AppSettings:
+    """The settings of a run's apps.
+
+    Args:
+        prepared: The run.
+        sites: A folder to write the hospitals' records into; None if real hospitals hold their own.
+    """
     config, hyper = prepared.config, prepared.hyper
     return AppSettings(
         seed=config.seed,

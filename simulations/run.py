@@ -37,7 +37,7 @@ from simulations.reporting import draw_partition, write_card, write_reports
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
 from simulations.terminal import show_partition, show_plan, show_result, show_skipped
 from simulations.tracking import Place, Tracker, check_installed, flat_settings, tracked
-from simulations.utility import measure_utility, partition_summary
+from simulations.utility import measure_utility, partition_summary, scheme_of
 
 _NAMED = 5
 
@@ -271,7 +271,7 @@ def _plan_title(prepared: Prepared) -> str:
     config, hyper = prepared.config, prepared.hyper
     steps = f"{hyper.rounds} rounds x {hyper.local_steps} steps + {prepared.probes} probe steps"
     return (
-        f"Plan: {prepared.dataset.name}, {len(prepared.plans)} hospitals ({config.partition.scheme}), "
+        f"Plan: {prepared.dataset.name}, {len(prepared.plans)} hospitals ({scheme_of(config)}), "
         f"eps={config.eps:g}, delta={config.delta:g}, {steps}, {prepared.engine.name} on {prepared.device.type}"
     )
 

@@ -20,6 +20,7 @@ from hbdp_fed.training.tasks import Evidence, Point, figures, select
 from hbdp_fed.types import Weights
 from simulations.prepare import Prepared
 from simulations.run_folder import RunFolder
+from simulations.schema import RunConfig
 from simulations.selection import Chosen
 
 RELEASED = "released"
@@ -136,6 +137,11 @@ def _judge(prepared: Prepared, weights: Weights, records: Records, *, thorough: 
     )
 
 
+def scheme_of(config: RunConfig) -> str:
+    """By what it is decided who holds what: ``partition.scheme``, or real hospitals' own word."""
+    return ELSEWHERE if config.federation.elsewhere else config.partition.scheme
+
+
 def partition_summary(prepared: Prepared) -> dict[str, Any]:
     """The ``partition`` entry of the summary: who holds what. Settings that the scheme does not look at are None."""
     federated, settings = prepared.federated, prepared.config.partition
@@ -143,7 +149,7 @@ def partition_summary(prepared: Prepared) -> dict[str, Any]:
     elsewhere = bool(prepared.config.federation.elsewhere)
     splits = {"val": federated.val_site, "test": federated.test_site}
     return {
-        "scheme": ELSEWHERE if elsewhere else settings.scheme,
+        "scheme": scheme_of(prepared.config),
         "column": settings.column if natural else None,
         "sizes": None if natural or elsewhere else settings.sizes,
         "group": prepared.dataset.group if federated.hospitals[0].records.groups is not None else "record",

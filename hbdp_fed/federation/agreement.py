@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.secure_client import OF_A_ROUND
 from hbdp_fed.federation.settings import Site
-from hbdp_fed.federation.site_folder import SiteFolder, settle
+from hbdp_fed.federation.site_folder import SiteFolder, settle, write_whole
 from hbdp_fed.federation.wire import from_arrays, to_arrays
 from hbdp_fed.models import read_facts, read_parts, read_weights, save_parts, save_weights, weights_sha256
-from hbdp_fed.privacy import Segment, epsilon, history_epsilon
+from hbdp_fed.privacy.history import Segment
 from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry, verify
 from hbdp_fed.privacy.site_policy import Terms
 from hbdp_fed.strict_json import dumps
@@ -37,6 +37,7 @@ from hbdp_fed.types import ModelUpdate, Weights
 _MOST_AGREEMENTS = 1_000
 _MOST_LEDGER_BYTES = 50_000_000
 _ANSWERS_KEPT = 2
+_MOST_WORKED_OUT = 1_000
 
 
 def request_digest(request: TrainRequest) -> str:
@@ -202,7 +203,7 @@ class Agreement:
         if agreements.exists() and len(list(agreements.iterdir())) >= _MOST_AGREEMENTS:
             raise PermissionError(f"refused: the hospital keeps {_MOST_AGREEMENTS} agreements and no more")
         self.path.mkdir(parents=True)
-        (self.path / "charter.json").write_text(self.charter.to_json())
+        write_whole(self.path / "charter.json", self.charter.to_json())
 
     def _reasons(self, records: int) -> str | None:
         charter, policy, plan = self.charter, self.folder.policy(), self.site.plan
@@ -223,8 +224,13 @@ class Agreement:
     def _exposure(self, steps: int) -> float:
         """What so many steps cost, on top of what the records were exposed to in all other federations."""
         mechanism, settings = self.site.plan.mechanism, self.charter.settings
+        others = list(self._other_segments())
+        if not others:
+            return self._epsilon(steps)
+        from hbdp_fed.privacy import history_epsilon  # takes seconds to load
+
         own = Segment(mechanism.noise_multiplier, mechanism.sample_rate, steps)
-        return history_epsilon([own, *self._other_segments()], delta=settings.delta, accountant=self.charter.accountant)
+        return history_epsilon([own, *others], delta=settings.delta, accountant=self.charter.accountant)
 
     def _other_segments(self) -> Iterator[Segment]:
         for other in sorted(self.folder.agreements.glob("*/ledger.jsonl")):
@@ -249,14 +255,28 @@ class Agreement:
         )
 
     def _epsilon(self, steps: int) -> float:
-        mechanism = self.site.plan.mechanism
-        return epsilon(
+        """What so many steps cost. It is worked out once: a hospital's process is started for every message."""
+        file = self.path / "epsilon.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        if str(steps) not in known:
+            known |= {str(number): epsilon for number, epsilon in self._worked_out(steps).items()}
+            write_whole(file, dumps(known))
+        return float(known[str(steps)])
+
+    def _worked_out(self, steps: int) -> Mapping[int, float]:
+        """By number of steps, what they cost: all that this charter will ask for, where that is quick."""
+        from hbdp_fed.privacy import epsilon_schedule  # takes seconds to load
+
+        mechanism, settings = self.site.plan.mechanism, self.charter.settings
+        schedule = epsilon_schedule(
             noise_multiplier=mechanism.noise_multiplier,
             sample_rate=mechanism.sample_rate,
-            steps=steps,
-            delta=self.charter.settings.delta,
+            delta=settings.delta,
             accountant=self.charter.accountant,
         )
+        rounds = min(settings.rounds, _MOST_WORKED_OUT) if self.charter.accountant == "rdp" else 0
+        wanted = {steps, *(number * settings.local_steps for number in range(1, rounds + 1))}
+        return {number: float(schedule(number)) for number in sorted(wanted) if number <= mechanism.steps}
 
     def _charges(self) -> dict[int, str]:
         """By round that was charged, the digest of the request."""

@@ -10,9 +10,8 @@ from flwr.app import Context
 from pydantic import TypeAdapter, ValidationError
 
 from hbdp_fed.federation.settings import AppSettings
-from hbdp_fed.privacy import Accountant
 from hbdp_fed.strict_json import dumps
-from hbdp_fed.types import ModelSpec
+from hbdp_fed.types import Accountant, ModelSpec
 
 CHARTER = "charter"
 """Where Flower's run configuration holds it."""

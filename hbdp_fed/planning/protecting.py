@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hbdp_fed.errors import SettingError
 from hbdp_fed.planning.consortium import Consortium, HospitalEntry
 from hbdp_fed.privacy import Accountant, plan_hospital, protection
-from hbdp_fed.privacy.protection import best_psnr
+from hbdp_fed.privacy.guarantee import best_psnr
 from hbdp_fed.privacy.site_policy import SitePolicy, Terms
 from hbdp_fed.types import PrivacyBudget
 

@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 from scipy.optimize import brentq
 
@@ -30,9 +29,7 @@ from hbdp_fed.privacy.history import (
     probability_of_inclusion,
 )
 from hbdp_fed.privacy.renyi import ORDERS, delta_of_renyi, epsilon_by_renyi, epsilon_of_renyi, renyi_divergence
-
-Accountant = Literal["rdp", "tight"]
-
+from hbdp_fed.types import Accountant
 
 _FARTHEST = 40.0
 """How far beyond a first guess of the noise, in logarithm, calibration looks."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hbdp_fed.privacy.accounting import Accountant, history_epsilon
+from hbdp_fed.privacy.accounting import history_epsilon
 from hbdp_fed.privacy.history import Segment, check_delta
-from hbdp_fed.types import PrivacyBudget
+from hbdp_fed.types import Accountant, PrivacyBudget
 
 
 def compose_basic(budgets: Iterable[PrivacyBudget]) -> PrivacyBudget:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from hbdp_fed.errors import SettingError
-from hbdp_fed.privacy.accounting import Accountant, calibrate, epsilon
-from hbdp_fed.types import DpSgdParams, HospitalPlan, PrivacyBudget
+from hbdp_fed.privacy.accounting import calibrate, epsilon
+from hbdp_fed.types import Accountant, DpSgdParams, HospitalPlan, PrivacyBudget
 
 
 def plan_hospital(

@@ -35,3 +35,12 @@ def test_a_step_loads_no_accountant_no_pictures_and_no_compiler() -> None:
     loaded = set(json.loads(done.stdout))
     assert "torch.optim.adamw" in loaded
     assert loaded.isdisjoint(HEAVY)
+
+
+def test_a_real_hospitals_app_loads_no_accountant_before_it_needs_one() -> None:
+    program = "import json, sys, hbdp_fed.federation.own_clientapp; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(json.loads(done.stdout))
+    assert "hbdp_fed.federation.hospital" in loaded
+    assert loaded.isdisjoint(HEAVY)

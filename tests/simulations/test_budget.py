@@ -17,8 +17,8 @@ from rich.console import Console
 from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.errors import SettingError
 from hbdp_fed.privacy import calibrate
+from hbdp_fed.privacy.guarantee import protection
 from hbdp_fed.privacy.image_error import LinearProbe
-from hbdp_fed.privacy.protection import protection
 from simulations import budget, cli
 from simulations.budget_table import (
     COLUMNS,

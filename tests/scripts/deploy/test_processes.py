@@ -16,13 +16,19 @@ from typing import Any
 
 import pytest
 
+from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.journal import ServerFolder
+from hbdp_fed.federation.site_folder import write_policy
 from hbdp_fed.privacy.ledger import verify
 from scripts.deploy.federation import Federation, found
 from scripts.deploy.keys import make_authority, make_hospital_key
 from scripts.deploy.processes import flower_environment
 from scripts.deploy.rehearse import POLICY, rehearse
 from scripts.deploy.server import free_port
+from simulations.compose import compose_run, typed
+from simulations.deployment import charter_of
+from simulations.execute import app_settings
+from simulations.prepare import prepare
 from simulations.run import main as simulate
 from simulations.run_folder import read_summary
 
@@ -159,6 +165,68 @@ def _intrude(arguments: Sequence[str], port: int, home: Path, *, until: str) -> 
             os.killpg(process.pid, 9)
             process.wait()
     return output.read_text()
+
+
+def test_a_malicious_server_gets_nothing_and_its_code_runs_at_no_hospital(tmp_path: Path) -> None:
+    settings = [*SMALL, "clients=1", "training.rounds=2"]
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "malicious.py").write_text((Path(__file__).parent / "malicious.py").read_text())
+    (app / "pyproject.toml").write_text(_MALICIOUS)
+    with standing(tmp_path / "federation", settings) as federation:
+        (hospital,) = federation.hospitals
+        connection, told_file = federation.server.connection, federation.server.federations / "told.json"
+        charter = charter_for(settings)
+        connection.submit(charter, app=app)
+        wait(told_file.exists)
+        time.sleep(1)
+        told = json.loads(told_file.read_text())
+        # The same at another budget: above what the hospital allows.
+        write_policy(hospital.site.policy_file, replace(POLICY, lowest_records=1, highest_epsilon=8.0))
+        told_file.unlink()
+        connection.submit(replace(charter, name="greedy"), app=app)
+        wait(told_file.exists)
+        time.sleep(1)
+        greedy = json.loads(told_file.read_text())
+    assert "the plan has rounds 1 to 2" in told["a round beyond the plan"]
+    assert "it asks for 20 steps" in told["more steps"]
+    assert "another mlp than the charter's cnn" in told["an unlisted model"]
+    assert "tampered with: the weights before the first round" in told["a tampered model"]
+    assert told["the round as planned"] == "answered"
+    assert "tampered with" in told["the round again, with other weights"]
+    assert all("above the ceiling of 8" in reason for reason in greedy.values())
+    assert not (hospital.site.path / "taken-over").exists()
+    log = hospital.site.log_file.read_text()
+    assert log.count("REFUSED") == 5 + len(greedy)
+    spent = [
+        verify(file).accounts[hospital.name].steps_spent for file in hospital.site.agreements.glob("*/ledger.jsonl")
+    ]
+    assert sorted(spent) == [0, 2]
+
+
+def charter_for(settings: Sequence[str]) -> Charter:
+    """What a run of these settings would ask real hospitals to agree to."""
+    prepared = prepare(typed(compose_run(list(settings))))
+    return charter_of(prepared, app_settings(prepared, None))
+
+
+_MALICIOUS = """
+[project]
+name = "malicious"
+version = "1.0.0"
+description = ""
+license = "Apache-2.0"
+
+[tool.flwr.app]
+publisher = "somebody"
+
+[tool.flwr.app.components]
+serverapp = "malicious:server"
+clientapp = "malicious:hospital"
+
+[tool.flwr.app.config]
+charter = ""
+"""
 
 
 def test_kills_lose_no_round_and_charge_nobody_twice(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from hbdp_fed.privacy.accounting import epsilon, epsilon_interval
-from hbdp_fed.privacy.protection import protection
+from hbdp_fed.privacy.guarantee import protection
 from hbdp_fed.privacy.reconstruction import relaxed_coherent, relaxed_paper, worst_case
 
 MECHANISMS = [(1.0, 0.05, 2000), (0.7, 0.068, 301), (0.01, 0.0457, 2200), (3.0, 1.0, 100), (2.0, 0.3, 1)]
