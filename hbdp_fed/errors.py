@@ -99,3 +99,8 @@ class TrainingDiverged(RuntimeError):
 def unknown_choice(key: str, value: str, known: Iterable[str]) -> SettingError:
     """The error for a name that no registry entry has, listing the names that exist."""
     return SettingError(key, f"'{value}' is not known; choose one of: {', '.join(sorted(known))}")
+
+
+def shown(text: str) -> str:
+    """The text with a replacement character for every control character, which could do something to a terminal."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)

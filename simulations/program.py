@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from hbdp_fed.errors import UserError
+from hbdp_fed.errors import UserError, shown
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 _LOG_WIDTH = 120
+_LONGEST_LINE = 4000
 
 
 def make_console() -> Console:
@@ -36,14 +37,20 @@ def exit_code(work: Callable[[], int], *, failures: tuple[type[Exception], ...] 
     try:
         return work()
     except UserError as error:
-        errors.print(f"error: {error}")
+        errors.print(f"error: {_one_line(str(error))}")
         return BAD_INPUT
     except failures as failure:
-        errors.print(f"error: {failure}")
+        errors.print(f"error: {shown(str(failure))}")
         return FAILED
     except KeyboardInterrupt as interruption:
         errors.print(str(interruption) or "interrupted")
         return INTERRUPTED
     except Exception:  # noqa: BLE001 - a bug of ours ends with its traceback and the documented exit code
-        errors.print(traceback.format_exc())
+        errors.print(shown(traceback.format_exc()))
         return FAILED
+
+
+def _one_line(text: str) -> str:
+    """What a message repeats of a file may be of any length, and may hold what would act on a terminal."""
+    line = " ".join(shown(text).split("\n"))
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."

@@ -11,6 +11,7 @@ import torch
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from pydantic import TypeAdapter
 
+from hbdp_fed.errors import shown
 from hbdp_fed.federation import wire
 from hbdp_fed.federation.wire import MessageError, to_arrays
 from hbdp_fed.privacy.site_policy import MAY_LEAVE
@@ -258,4 +259,4 @@ def parse_failure(message: Message) -> tuple[str, str, str] | None:
     details = record.get("details")
     if not isinstance(details, str):
         raise MessageError("details: must be a text")
-    return wire.text(record, "hospital"), wire.text(record, "kind"), wire.shown(details[-_LONGEST_DETAILS:])
+    return wire.text(record, "hospital"), wire.text(record, "kind"), shown(details[-_LONGEST_DETAILS:])

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from hbdp_fed.errors import HospitalFailure
+from hbdp_fed.errors import HospitalFailure, shown
 from hbdp_fed.federation.answers import Answer, Expected, Failure, duplicate, examine, missing
 from hbdp_fed.federation.codec import parse_failure, parse_identity
 from hbdp_fed.federation.simulated_grid import LOST
-from hbdp_fed.federation.wire import MessageError, shown
+from hbdp_fed.federation.wire import MessageError
 
 logger = logging.getLogger(__name__)
 

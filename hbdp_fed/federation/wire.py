@@ -17,6 +17,7 @@ import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 from torch import Tensor
 
+from hbdp_fed.errors import shown
 from hbdp_fed.types import Weights
 
 _NUMPY = "numpy.ndarray"
@@ -131,11 +132,6 @@ def _text(value: object, key: str, longest: int) -> str:
     if shown(value) != value:
         raise MessageError(f"{key}: holds control characters")
     return value
-
-
-def shown(value: str) -> str:
-    """The text with a replacement character for every control character, which could do something to a terminal."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in value)
 
 
 def whole(record: Mapping[str, Any], key: str, *, lowest: int = 0, highest: int = _LARGEST_WHOLE) -> int:
