@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -20,9 +22,13 @@ from simulations.positional import parted
 from simulations.program import OK, exit_code, make_console
 from simulations.schema import CompareConfig
 
+_LOGGER = logging.getLogger(__name__)
+
 TABLE, MARKDOWN, JSON = "table", "md", "json"
 FORMATS = (TABLE, MARKDOWN, JSON)
 BY_SUFFIX = {".md": MARKDOWN, ".json": JSON}
+
+_MOST_REPLICATES = 1_000_000
 
 HELP = """usage: python -m simulations.compare A B [key=value ...]
 
@@ -66,8 +72,9 @@ def _main(given: Sequence[str]) -> int:
         )
     target = output_file(config.output)
     form = chosen_format(config.format, target, by_suffix=BY_SUFFIX, otherwise=TABLE)
-    found = _compared(names, config)
-    text = _text(form, found)
+    with _as_written(names):
+        found = _compared(names, config)
+        text = _text(form, found)
     if target is not None:
         target.write_text(text, encoding="utf-8")
         make_console().print(f"{form}: {target}", markup=False, soft_wrap=True)
@@ -80,9 +87,10 @@ def _main(given: Sequence[str]) -> int:
 
 def _check(config: CompareConfig) -> None:
     check_format(config.format, FORMATS)
-    for key, least in (("replicates", 1), ("seed", 0)):
-        if getattr(config, key) < least:
-            raise SettingError(key, f"must be at least {least}, got {getattr(config, key)}")
+    if not 1 <= config.replicates <= _MOST_REPLICATES:
+        raise SettingError("replicates", f"must be from 1 to {_MOST_REPLICATES}, got {config.replicates}")
+    if config.seed < 0:
+        raise SettingError("seed", f"must be at least 0, got {config.seed}")
 
 
 def _compared(names: Sequence[str], config: CompareConfig) -> RunComparison | SweepComparison:
@@ -92,6 +100,17 @@ def _compared(names: Sequence[str], config: CompareConfig) -> RunComparison | Sw
         return compare_sweeps((first.name, second.name), read_sweep(first), read_sweep(second))
     before, after = ([read_run(named) for named in side] for side in sides)
     return compare_runs(before, after, replicates=config.replicates, generator=generator(config.seed, "compare"))
+
+
+@contextmanager
+def _as_written(names: Sequence[str]) -> Iterator[None]:
+    """Figures of another kind than runs write show wherever they are first used: in the reading or in the table."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        _LOGGER.debug("figures that cannot be compared", exc_info=True)
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{' or '.join(names)} holds figures that are not as a run writes them ({told})") from error
 
 
 def _page(found: RunComparison | SweepComparison) -> tuple[str, list[Section]]:

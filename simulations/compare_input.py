@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hbdp_fed.audit.comparison import FinishedRun, judgement_of, read_predictions
 from hbdp_fed.errors import DataFileError, SettingError, UserError
+from hbdp_fed.strict_json import harmless, loads
 from simulations.run_folder import SWEEP_FILE, RunFolder, read_summary
 from simulations.run_list import BROKEN, FINISHED, listed, run_folders
 from simulations.runs import resume_command
+from simulations.typed_path import exists, typed_path
+from simulations.yaml_file import YamlProblem, read_yaml
 
 SIDES = ("A", "B")
 """By what messages call the two sides."""
@@ -35,7 +35,7 @@ class Named:
     @property
     def path(self) -> Path:
         """Where it is."""
-        return Path(self.name).expanduser()
+        return typed_path(self.side, self.name)
 
 
 def folders_of(side: str, text: str) -> list[Named]:
@@ -44,11 +44,13 @@ def folders_of(side: str, text: str) -> list[Named]:
     Raises:
         SettingError: if one of them is not there, or the pattern fits nothing.
     """
-    if Path(text).expanduser().exists():
+    if exists(text):
         return [Named(side, text)]
     found: list[Named] = []
     for part in filter(None, text.split(",")):
-        path = Path(part).expanduser()
+        path = typed_path(side, part)
+        if "**" in part:
+            raise SettingError(side, f"'{part}' would search whole trees; a pattern has single stars, as in runs/a_*")
         fitting = sorted(_fitting(path)) if "*" in part and not path.exists() else [part]
         if not fitting:
             raise SettingError(side, f"no folder fits '{part}'")
@@ -95,7 +97,7 @@ def read_run(named: Named) -> FinishedRun:
     paths = RunFolder(named.path)
     _check_finished(named)
     try:
-        summary = read_summary(paths.path)
+        summary = harmless(read_summary(paths.path))
     except (OSError, ValueError) as error:
         raise DataFileError(paths.summary_file, f"cannot be read ({error})") from error
     missing = [name for name in _NEEDED if name not in summary]
@@ -136,9 +138,9 @@ def _check_finished(named: Named) -> None:
 
 def _read_config(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataFileError(path, f"cannot be read ({' '.join(str(error).split())})") from error
+        content = harmless(read_yaml(path))
+    except (OSError, YamlProblem) as error:
+        raise DataFileError(path, f"cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise DataFileError(path, "is no run's configuration")
     return content
@@ -146,7 +148,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = harmless(loads(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise DataFileError(path, f"cannot be read ({error})") from error
     if not isinstance(content, dict):

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,8 +24,21 @@ from hbdp_fed.errors import SettingError, UserError, unknown_choice
 from simulations import schema
 
 _CONFIGS = "configs"
+INTERPOLATION = "${"
+"""How OmegaConf marks what is to be looked up elsewhere."""
+
 _FREE = ("federation.elsewhere", "federation.profiles")
 """Settings that are mappings with names of the user's own."""
+
+MOST_RUNS = 10_000
+"""Of one sweep. Runs that take a minute each take a week."""
+
+_LONGEST, _DEEPEST = 30_000, 20
+"""Letters of one setting, and brackets within each other: Hydra's parser takes seconds for as many, and ends by running
+out of stack for more."""
+
+_LARGEST_WHOLE = 2**53
+_SHOWN = 20
 
 Kind = TypeVar("Kind")
 
@@ -88,7 +101,33 @@ def compose_run(arguments: Sequence[str], *, config_name: str = "run") -> DictCo
     for override in overrides:
         if override.key_or_group not in grouped:
             _check_key(override.key_or_group, known, grouped)
-    return _compose(config_name, arguments)
+    config = _compose(config_name, arguments)
+    check_values(config)
+    return config
+
+
+def check_values(config: DictConfig) -> None:
+    """Refuse values that no setting takes: one that is missing, and whole numbers that are no longer exact.
+
+    Raises:
+        SettingError: naming its key.
+    """
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise SettingError(key, "is missing, which ??? stands for; give it a value")
+    for key, value in _values("", OmegaConf.to_container(config)):
+        if isinstance(value, int) and abs(value) > _LARGEST_WHOLE:
+            raise SettingError(key, f"must be a whole number up to 2^53, got {str(value)[:_SHOWN]}")
+
+
+def _values(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _values(f"{key}.{name}".lstrip("."), item)
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _values(f"{key}[{place}]", item)
+    else:
+        yield key, value
 
 
 def typed(config: DictConfig) -> schema.RunConfig:
@@ -144,19 +183,66 @@ def parse(arguments: Sequence[str], *, example: str, sweeps: bool = False) -> li
     Raises:
         UserError: for what is no ``key=value``, or several values where one is wanted.
     """
-    for argument in arguments:
-        if argument.startswith(("+", "~")):
-            raise SettingError(argument, "keys cannot be added or removed, only set: key=value")
-        if "=" not in argument:
-            raise SettingError(argument, f"expected key=value, for example {example}")
+    return [_parsed(argument, example=example, sweeps=sweeps) for argument in arguments]
+
+
+def _parsed(argument: str, *, example: str, sweeps: bool) -> Override:
+    key = argument.partition("=")[0]
+    if argument.startswith(("+", "~")):
+        raise SettingError(key, "keys cannot be added or removed, only set: key=value")
+    if "=" not in argument:
+        raise SettingError(key, f"expected key=value, for example {example}")
+    _check_shape(key, argument)
     try:
-        overrides = OverridesParser.create().parse_overrides(list(arguments))
-    except HydraException as error:
-        raise UserError(" ".join(str(error).split())) from error
-    for override in overrides:
-        if override.is_sweep_override() and not sweeps:
-            raise SettingError(override.key_or_group, "takes one value; a list is written in brackets: key=[1,2]")
-    return overrides
+        (override,) = OverridesParser.create().parse_overrides([argument])
+    except (HydraException, ValueError) as error:  # the second is a number of thousands of digits
+        raise SettingError(key, f"cannot be read: {_told_by_parser(error)}") from error
+    if override.type is not OverrideType.CHANGE or override.package is not None:
+        raise SettingError(key, "keys can only be set as they are: key=value")
+    if override.is_sweep_override() and not sweeps:
+        raise SettingError(key, "takes one value; a list is written in brackets: key=[1,2]")
+    return override
+
+
+def _check_shape(key: str, argument: str) -> None:
+    """Refuse what is not even to be parsed."""
+    if len(argument) > _LONGEST:
+        raise SettingError(key, f"must have at most {_LONGEST} letters, got {len(argument)}")
+    if INTERPOLATION in argument:
+        # The environment could be looked up by it, and would be written into the run's folder and reports.
+        raise SettingError(key, "must not hold ${...}: values stand for themselves; let the shell put in others")
+    depth = 0
+    for letter in argument:
+        depth += (letter in "[{(") - (letter in "]})")
+        if depth > _DEEPEST:
+            raise SettingError(key, f"must have at most {_DEEPEST} brackets within each other")
+
+
+def _told_by_parser(error: Exception) -> str:
+    """What Hydra's parser found, without the text that it was given and the page that it recommends."""
+    lines = [
+        line for line in str(error).splitlines() if not line.startswith(("Error parsing override", "See https://"))
+    ]
+    told = lines[0].partition(" expecting ")[0]
+    # Of a letter that it does not know it tells only where it stands.
+    where = "it has a character that" if told.startswith("LexerNoViable") else f"{told}; text with such signs"
+    return f"{where} needs quotes of its own, as in \"key='a!b'\""
+
+
+def swept(override: Override) -> list[str]:
+    """The values that ``key=a,b``, ``key=choice(a,b)`` or ``key=range(1,4)`` stands for, as they are typed.
+
+    Raises:
+        SettingError: if it stands for none that can be counted, or for more than :data:`MOST_RUNS`.
+    """
+    key, value = override.key_or_group, override.value()
+    if isinstance(value, IntervalSweep | Glob):
+        raise SettingError(key, "cannot vary over an interval or a pattern; write its values: key=1,2")
+    if isinstance(value, RangeSweep):
+        start, stop, step = (float(number or 0) for number in (value.start, value.stop, value.step))
+        if step == 0 or not (stop - start) / step <= MOST_RUNS:
+            raise SettingError(key, f"must stand for at most {MOST_RUNS} values")
+    return list(override.sweep_string_iterator())
 
 
 def _check_choices(chosen: Sequence[Override]) -> None:
@@ -205,6 +291,7 @@ def _explain(error: BaseException) -> UserError:
     ):
         message = message.replace(f"could not be converted to {theirs}", f"is not {ours}")
     message = message.replace("is not a ListConfig, list or tuple.", "is not a list, which is written as [1,2]")
+    message = message.replace("Incompatible key type 'NoneType'", "the keys of a mapping must be names, got null")
     if key in _FREE:
         message = "must be a mapping by name, which is written as {name: {field: value}}"
     return SettingError(str(key), message) if key else UserError(message)

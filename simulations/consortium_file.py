@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hbdp_fed.errors import DataFileError, SettingError
 from hbdp_fed.planning import Consortium, SweepFile, local_settings, model_size, read_consortium, read_sweep
+from hbdp_fed.strict_json import harmless, loads
 from simulations.run_folder import SWEEP_FILE
+from simulations.typed_path import typed_path
+from simulations.yaml_file import YamlProblem, read_yaml
 
 _EXAMPLES = "consortia"
 
@@ -30,32 +30,31 @@ def load_consortium(wanted: str) -> Consortium:
         SettingError: if there is neither.
         DataFileError: if the file cannot be read, naming the first thing in it that is wrong.
     """
-    text, path = _text(wanted)
+    path = _file_of(wanted)
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataFileError(path, f"is not YAML: {' '.join(str(error).split())}") from error
-    try:
-        consortium = read_consortium(value)
+        consortium = read_consortium(harmless(read_yaml(path)))
         # What the registries do not know is wrong in the file, too.
         model_size(consortium)
         local_settings(consortium)
     except SettingError as error:
         raise DataFileError(path, f"{error.key}: {error.problem}") from error
+    except YamlProblem as error:
+        raise DataFileError(path, str(error)) from error
+    except OSError as error:
+        raise DataFileError(path, f"cannot be read: {error}") from error
     return consortium
 
 
-def _text(wanted: str) -> tuple[str, Path]:
+def _file_of(wanted: str) -> Path:
     names = example_names()
     if wanted in names:
-        entry = resources.files("configs").joinpath(_EXAMPLES, f"{wanted}.yaml")
-        return entry.read_text(encoding="utf-8"), Path(f"{wanted}.yaml")
-    path = Path(wanted).expanduser().resolve()
+        return Path(str(resources.files("configs").joinpath(_EXAMPLES, f"{wanted}.yaml")))
+    path = typed_path("consortium", wanted).resolve()
     if not path.is_file():
         raise SettingError(
             "consortium", f"there is no file {path}; name a YAML file or one of the examples: {', '.join(names)}"
         )
-    return _read(path), path
+    return path
 
 
 def load_sweep(wanted: str) -> SweepFile:
@@ -65,16 +64,18 @@ def load_sweep(wanted: str) -> SweepFile:
         SettingError: if there is none.
         DataFileError: if the file cannot be read, naming the first thing in it that is wrong.
     """
-    path = Path(wanted).expanduser().resolve()
+    path = typed_path("sweep", wanted).resolve()
     path = path / SWEEP_FILE if path.is_dir() else path
     if not path.is_file():
         raise SettingError("sweep", f"there is no {path}; name the folder of a sweep, or its {SWEEP_FILE}")
     try:
-        return read_sweep(json.loads(_read(path)))
-    except json.JSONDecodeError as error:
-        raise DataFileError(path, f"is not JSON: {error}") from error
+        return read_sweep(harmless(loads(path.read_bytes())))
     except SettingError as error:
         raise DataFileError(path, f"{error.key}: {error.problem}") from error
+    except ValueError as error:
+        raise DataFileError(path, f"is not JSON: {error}") from error
+    except OSError as error:
+        raise DataFileError(path, f"cannot be read: {error}") from error
 
 
 def chosen_group(sweep: SweepFile, wanted: int | None, *, hospitals: int) -> int:
@@ -97,10 +98,3 @@ def chosen_group(sweep: SweepFile, wanted: int | None, *, hospitals: int) -> int
 def _listed(groups: Sequence[Any]) -> str:
     words = (", ".join(f"{name}={value}" for name, value in values.items()) or "-" for values in groups)
     return "; ".join(f"{place} ({text})" for place, text in enumerate(words))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataFileError(path, f"cannot be read: {error}") from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
+
+from hbdp_fed.strict_json import loads
 
 _LENGTH = struct.Struct("<Q")
 
@@ -26,6 +27,6 @@ def last_round(standing: Path) -> int:
             raise ValueError(f"{standing.name} is cut off")
         header = file.read(min(_LENGTH.unpack(start)[0], standing.stat().st_size))
     try:
-        return int(json.loads(json.loads(header)["__metadata__"]["standing"])["round"])
+        return int(loads(loads(header)["__metadata__"]["standing"])["round"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{standing.name} is not where a run stands") from error

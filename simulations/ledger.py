@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,9 @@ from rich.table import Table
 
 from hbdp_fed.errors import SettingError, UserError
 from hbdp_fed.privacy.ledger import Account, Head, LedgerError, Verified, verify
+from hbdp_fed.strict_json import loads
 from simulations.program import OK, exit_code, make_console
+from simulations.typed_path import typed_path
 
 LEDGER_FILE, SUMMARY_FILE = "ledger.jsonl", "summary.json"
 
@@ -56,11 +57,11 @@ def _asked_for(given: Sequence[str]) -> Path:
     if len(given) != 2:
         raise SettingError("run", f"name one run folder or ledger file: verify runs/..., got {len(given) - 1}")
     name = given[1].removeprefix("run=")
-    path = Path(name).expanduser()
+    path = typed_path("run", name)
     key, equals, _ = name.partition("=")
     if equals and not path.exists():
         raise SettingError(key, "there is no such setting; did you mean 'run'?")
-    if not name or not path.exists():
+    if not path.exists():
         raise SettingError("run", f"'{name}' does not exist; name a run folder or a ledger file")
     return path.resolve()
 
@@ -95,13 +96,13 @@ def _expected_head(path: Path) -> tuple[Head | None, str]:
     if path.name != LEDGER_FILE or not summary.is_file():
         return None, f"there is no {SUMMARY_FILE} beside it, so {missing}"
     try:
-        kept = json.loads(summary.read_text(encoding="utf-8"))
+        kept = loads(summary.read_bytes())
         if "ledger" not in kept:
             return None, f"{SUMMARY_FILE} does not say how it ended, so {missing}"
         return _head(kept["ledger"]), ""
     except OSError as error:
         raise SettingError("run", f"{summary} cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise SettingError("run", f"{summary} is no run's summary: its ledger must have lines and hash") from error
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from hbdp_fed.errors import SettingError
-from simulations.compose import compose_run
+from simulations.compose import INTERPOLATION, check_values, compose_run
 from simulations.run_folder import RunFolder
+from simulations.yaml_file import YamlProblem, parse_yaml, read_text
 
 
 def composed_of(source: RunFolder, *, key: str, others: Sequence[str] = ()) -> DictConfig:
@@ -26,11 +28,9 @@ def composed_of(source: RunFolder, *, key: str, others: Sequence[str] = ()) -> D
     if not path.is_file():
         raise SettingError(key, f"{source.path} holds no run: there is no config.yaml")
     try:
-        loaded = OmegaConf.load(path)
-    except Exception as error:
-        raise SettingError(key, f"{path} is no configuration: {str(error).splitlines()[0]}") from error
-    if not isinstance(loaded, DictConfig):
-        raise SettingError(key, f"{path} is no configuration")
+        loaded = _loaded(read_text(path))
+    except (OSError, YamlProblem) as error:
+        raise SettingError(key, f"{path} is no configuration: {error}") from error
     try:
         chosen = [f"{group}={loaded[group].name}" for group in ("data", "model", "engine")]
     except (AttributeError, KeyError) as error:
@@ -46,4 +46,23 @@ def composed_of(source: RunFolder, *, key: str, others: Sequence[str] = ()) -> D
     except Exception as error:
         raise SettingError(key, f"{path} is of another version: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
+    check_values(merged)
     return merged
+
+
+def _loaded(text: str) -> DictConfig:
+    """The file as OmegaConf reads it, which knows more numbers than YAML does.
+
+    Raises:
+        YamlProblem: if it is none that a run writes, who writes down what was looked up and never where.
+    """
+    if not isinstance(parse_yaml(text), dict):
+        raise YamlProblem("is no mapping")
+    if INTERPOLATION in text:
+        raise YamlProblem(f"it holds {INTERPOLATION}...}}, which no run writes")
+    try:
+        loaded: Any = OmegaConf.create(text)
+    except Exception as error:
+        raise YamlProblem(str(error).splitlines()[0]) from error
+    assert isinstance(loaded, DictConfig)
+    return loaded

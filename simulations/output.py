@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hbdp_fed.errors import SettingError, unknown_choice
+from simulations.typed_path import typed_path
 
 
 def output_file(output: str | None) -> Path | None:
@@ -17,7 +18,7 @@ def output_file(output: str | None) -> Path | None:
     """
     if output is None:
         return None
-    path = Path(output).expanduser().resolve()
+    path = typed_path("output", output).resolve()
     if path.is_dir():
         raise SettingError("output", f"{path} is a folder; name a file")
     if not path.parent.is_dir():

@@ -44,6 +44,7 @@ from simulations.plan_table import show_plan, show_recommendation
 from simulations.program import OK, error_console, exit_code, make_console
 from simulations.run_folder import chosen_folder, create, environment, time_stamp
 from simulations.schema import PlanConfig
+from simulations.typed_path import check_name
 
 TABLE, JSON = "table", "json"
 FORMATS = (TABLE, JSON)
@@ -144,9 +145,8 @@ def _plan(config: PlanConfig, console: Console, errors: Console) -> int:
     consortium = _with_budgets(load_consortium(config.consortium), config.budgets)
     # What a sweep or a policy has wrong is told before anything is computed.
     frontier, policy, label = _measured(config, consortium)
-    folder = chosen_folder(
-        config.output, Path("runs").resolve() / f"{time_stamp()}_plan-{consortium.name}", key="output"
-    )
+    name = f"{time_stamp()}_plan-{check_name('consortium', consortium.name)}"
+    folder = chosen_folder(config.output, Path("runs").resolve() / name, key="output")
     workers = config.workers or min(len(consortium.hospitals), processors())
     calibration = _calibration(config, consortium, workers, errors)
     plan = make_plan(

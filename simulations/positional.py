@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+
+from simulations.typed_path import exists
 
 _SETTING = re.compile(r"[+~]*[A-Za-z_][\w.]*=")
 
@@ -15,5 +16,5 @@ def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     A setting is a word before an equals sign, unless a file of that name exists: ``runs/eps=1`` is a folder, since no
     setting has a slash in its name, and so is ``eps=1`` where there is one.
     """
-    settings = [text for text in arguments if _SETTING.match(text) and not Path(text).exists()]
+    settings = [text for text in arguments if _SETTING.match(text) and not exists(text)]
     return [text for text in arguments if text not in settings], settings

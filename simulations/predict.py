@@ -27,6 +27,7 @@ from simulations.predict_table import as_csv, as_json, show_answers
 from simulations.program import OK, error_console, exit_code, make_console
 from simulations.run_folder import chosen_folder, create, time_stamp
 from simulations.schema import PredictConfig
+from simulations.typed_path import typed_path
 
 TABLE, CSV, JSON = "table", "csv", "json"
 FORMATS = (TABLE, CSV, JSON)
@@ -128,10 +129,10 @@ def _request(names: Sequence[str], config: PredictConfig) -> _Request:
     check_format(config.format, FORMATS)
     bad = BadRecords(config.on_bad_record, key=_ON_BAD_RECORD)
     target = output_file(config.output)
-    model_file, card = _model(Path(names[0]).expanduser())
+    model_file, card = _model(typed_path("MODEL", names[0]))
     shape, preparation = tuple(card["input"]["shape"]), card["input"].get("preparation") or {}
     wanted = ModelInput(shape, preparation.get("kind"), preparation.get("details") or {})
-    files = find_images([Path(name).expanduser() for name in names[1:]])
+    files = find_images([typed_path("IMAGES", name) for name in names[1:]])
     return _Request(
         model_file=model_file,
         card=card,

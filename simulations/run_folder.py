@@ -20,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from hbdp_fed.errors import SettingError
 from hbdp_fed.models import save_weights
-from hbdp_fed.strict_json import dumps
+from hbdp_fed.strict_json import dumps, loads
 from hbdp_fed.types import ModelUpdate, Weights
+from simulations.typed_path import check_name, typed_path
 
 SWEEP_FILE = "sweep.json"
 """What makes a folder that of a sweep: everything that came of its runs."""
@@ -204,7 +205,7 @@ def planned_folder(run_dir: str | None, name: str) -> Path:
     Raises:
         SettingError: if the folder holds something already: a run never mixes with another one's files.
     """
-    return chosen_folder(run_dir, Path("runs").resolve() / f"{time_stamp()}_{name}", key="run_dir")
+    return chosen_folder(run_dir, Path("runs").resolve() / f"{time_stamp()}_{check_name('name', name)}", key="run_dir")
 
 
 def chosen_folder(wanted: str | None, otherwise: Path, *, key: str) -> Path:
@@ -219,7 +220,7 @@ def chosen_folder(wanted: str | None, otherwise: Path, *, key: str) -> Path:
         SettingError: if the folder that was asked for holds something already.
     """
     if wanted is not None:
-        path = Path(wanted).expanduser().resolve()
+        path = typed_path(key, wanted).resolve()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise SettingError(key, f"{path} exists and is not an empty folder; choose another one")
         return path
@@ -288,5 +289,5 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def read_summary(path: Path) -> dict[str, Any]:
     """The summary of a finished run, as it was written (infinities stay the string ``inf``)."""
-    value: dict[str, Any] = json.loads((path / "summary.json").read_text())
+    value: dict[str, Any] = loads((path / "summary.json").read_bytes())
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,14 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-try:  # Written in C where the package was built with it: ten times as fast.
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:
-    from yaml import SafeLoader
-
+from hbdp_fed.errors import shown
+from hbdp_fed.strict_json import harmless, loads
 from simulations.headers import last_round
+from simulations.yaml_file import read_yaml
 
 FINISHED, INTERRUPTED, FAILED, UNFINISHED, BROKEN = "finished", "interrupted", "failed", "unfinished", "broken"
 """``unfinished`` runs left no word of their end: they were cut off, or are still going on."""
@@ -112,13 +107,13 @@ def listed(folder: Path) -> Listed:
     try:
         config = _config(folder)
         if (folder / "summary.json").exists():
-            return _finished(folder, when, config, json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+            return _finished(folder, when, config, harmless(loads((folder / "summary.json").read_bytes())))
         return _unfinished(folder, when, config)
     except OSError as error:
         reason = f"{Path(error.filename).name if error.filename else folder.name}: {error.strerror}"
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         reason = f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
-    return Listed(folder, when, BROKEN, reason=reason)
+    return Listed(folder, when, BROKEN, reason=shown(reason))
 
 
 def _when(folder: Path) -> datetime:
@@ -134,7 +129,7 @@ def _when(folder: Path) -> datetime:
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
-    found = yaml.load((folder / _CONFIG).read_text(encoding="utf-8"), Loader=SafeLoader)
+    found = harmless(read_yaml(folder / _CONFIG))
     if not isinstance(found, dict):
         raise ValueError(f"{_CONFIG} is no configuration")
     return found
@@ -163,17 +158,20 @@ def _finished(folder: Path, when: datetime, config: Mapping[str, Any], summary: 
 
 def _unfinished(folder: Path, when: datetime, config: Mapping[str, Any]) -> Listed:
     ending = folder / "ending.json"
-    kept = json.loads(ending.read_text(encoding="utf-8")) if ending.exists() else {}
+    kept = harmless(loads(ending.read_bytes())) if ending.exists() else {}
     state = kept.get("state", UNFINISHED)
+    if state not in (INTERRUPTED, FAILED, UNFINISHED):
+        raise ValueError(f"{ending.name} tells of no ending")
+    # What a recipe fills in is not among the settings.
+    rounds = kept.get("rounds") or config["training"]["rounds"]
     return Listed(
         folder,
         when,
         state,
         name=str(config["name"]),
-        reason=kept.get("reason") if state == FAILED else None,
+        reason=str(kept.get("reason")) if state == FAILED else None,
         rounds_done=last_round(folder / "standing.safetensors"),
-        # What a recipe fills in is not among the settings.
-        rounds=kept.get("rounds") or config["training"]["rounds"],
+        rounds=None if rounds is None else int(rounds),
         data=str(config["data"]["name"]),
         clients=int(config["clients"]),
         eps=float(config["eps"]),

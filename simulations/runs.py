@@ -23,6 +23,7 @@ from hbdp_fed.errors import SettingError
 from hbdp_fed.strict_json import dumps
 from simulations.program import OK, exit_code
 from simulations.run_list import BROKEN, FINISHED, UNFINISHED, Listed, runs_in
+from simulations.typed_path import typed_path
 
 DEFAULT_FOLDER = "runs"
 
@@ -47,7 +48,7 @@ def _main(given: Sequence[str]) -> int:
         asked = parser.parse_args(given)
     except SystemExit as end:  # argparse has said what is wrong, or given its help
         return int(end.code or 0)
-    folder = Path(asked.folder).expanduser()
+    folder = typed_path("folder", asked.folder)
     if not folder.is_dir():
         raise SettingError("folder", f"'{asked.folder}' is no folder; name one that holds runs")
     FORMATS[asked.format](runs_in(folder), folder)

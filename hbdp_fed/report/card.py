@@ -7,7 +7,6 @@ beside ``model.safetensors``. Counts below a threshold are not in it, for it is 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from hbdp_fed.errors import DataFileError
 from hbdp_fed.report.explained import ADVERSARIES, LIMITS
 from hbdp_fed.report.shareable import shareable_summary
 from hbdp_fed.report.suppression import SMALLEST_COUNT, Withheld, is_withheld
-from hbdp_fed.strict_json import to_plain
+from hbdp_fed.strict_json import harmless, loads, to_plain
 from hbdp_fed.types import ModelSpec
 
 SCHEMA, KIND = 1, "run_card"
@@ -133,7 +132,7 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     file = path / "card.json" if path.is_dir() else path
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
+        card = harmless(loads(file.read_bytes()))
     except FileNotFoundError as error:
         raise DataFileError(file, "there is no such file; a run writes its card beside model.safetensors") from error
     except (OSError, ValueError) as error:

@@ -220,7 +220,7 @@ def test_what_cannot_be_used_is_exit_code_2_and_one_line(run: Path, tmp_path: Pa
     assert refusal(capsys, "verify").startswith("run: name one run folder or ledger file")
     assert refusal(capsys, "verify", str(run), str(run)).endswith("got 2")
     assert refusal(capsys, "verify", f"rnu={run}") == "rnu: there is no such setting; did you mean 'run'?"
-    assert refusal(capsys, "verify", "run=").startswith("run: '' does not exist")
+    assert refusal(capsys, "verify", "run=") == "run: must not be empty"
     assert refusal(capsys, "verify", f"{tmp_path}/no") == (
         f"run: '{tmp_path}/no' does not exist; name a run folder or a ledger file"
     )
