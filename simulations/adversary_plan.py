@@ -187,6 +187,13 @@ def _checked_surfaces(adversary: AdversaryConfig, *, secure: bool) -> tuple[Surf
     return surfaces
 
 
+def check_rounds(wanted: Sequence[int], last: int) -> None:
+    """Whether the rounds that are attacked exist."""
+    for number in wanted:
+        if not 1 <= number <= last:
+            raise SettingError("adversary.rounds", f"must be from 1 to {last}, the probes included; got {number}")
+
+
 def check_hospitals(wanted: Sequence[str], known: Sequence[str]) -> None:
     """Whether the hospitals whose records are attacked exist."""
     for name in wanted:

@@ -20,7 +20,15 @@ from rich.console import Console
 from hbdp_fed.adversary import ATTACKS
 from hbdp_fed.errors import SettingError
 from hbdp_fed.strict_json import dumps
-from simulations.adversary_plan import AUTO, NONE, asked_for, check_adversary, check_hospitals, plan_attacks
+from simulations.adversary_plan import (
+    AUTO,
+    NONE,
+    asked_for,
+    check_adversary,
+    check_hospitals,
+    check_rounds,
+    plan_attacks,
+)
 from simulations.attacking import Assault, Risk, attack_and_audit, check_recorded, only_recorded
 from simulations.compose import compose_run, typed, typed_as
 from simulations.old_run import composed_of
@@ -30,6 +38,7 @@ from simulations.progress import progress
 from simulations.run_folder import RunFolder, chosen_folder, create, read_summary, time_stamp
 from simulations.schema import AdversaryConfig, AttackConfig
 from simulations.terminal import show_risk
+from simulations.typed_path import typed_path
 
 HELP = """usage: python -m simulations.attack run=FOLDER [key=value ...]
 
@@ -71,7 +80,7 @@ def _with_run(given: Sequence[str]) -> DictConfig:
 
 
 def _attack(settings: AttackConfig, console: Console) -> int:
-    source = RunFolder(Path(settings.run).expanduser().resolve())
+    source = RunFolder(typed_path("run", settings.run).resolve())
     config = typed(composed_of(source, key="run"))
     with _own_keys():
         adversary = _adversary(config.adversary, settings, secure=config.federation.secure_aggregation)
@@ -79,7 +88,7 @@ def _attack(settings: AttackConfig, console: Console) -> int:
     prepared = prepare(config)
     with _own_keys():
         check_hospitals(adversary.hospitals, [plan.name for plan in prepared.plans])
-        _check_rounds(settings.rounds or (), prepared)
+        check_rounds(settings.rounds or (), prepared.hyper.rounds + prepared.probes)
         assault = _planned(settings, _attacked_by(prepared, adversary), source, console)
     output = _output(settings.output, source)
     started = time.perf_counter()
@@ -109,13 +118,6 @@ def _adversary(own: AdversaryConfig, settings: AttackConfig, *, secure: bool) ->
     adversary = replace(own, **{name: value for name, value in given.items() if value is not None})
     check_adversary(adversary, secure=secure)
     return adversary
-
-
-def _check_rounds(wanted: Sequence[int], prepared: Prepared) -> None:
-    last = prepared.hyper.rounds + prepared.probes
-    for number in wanted:
-        if not 1 <= number <= last:
-            raise SettingError("rounds", f"must be from 1 to {last}, the probes included; got {number}")
 
 
 def _attacked_by(prepared: Prepared, adversary: AdversaryConfig) -> Prepared:

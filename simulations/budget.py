@@ -15,6 +15,7 @@ from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.privacy import ACCOUNTANTS
 from simulations.budget_table import COLUMNS, LARGEST_FLOAT32, BudgetRow, as_csv, as_json, budget_row, show_rows
 from simulations.compose import compose_run, typed_as
+from simulations.limits import LARGEST_BUDGET
 from simulations.output import check_format, chosen_format, output_file
 from simulations.program import OK, error_console, exit_code, make_console
 from simulations.schema import BudgetConfig
@@ -22,9 +23,6 @@ from simulations.schema import BudgetConfig
 TABLE, CSV, JSON = "table", "csv", "json"
 FORMATS = (TABLE, CSV, JSON)
 BY_SUFFIX = {".csv": CSV, ".json": JSON}
-
-LARGEST_BUDGET = 1e20
-"""Far beyond what the accountants are made for (1e15); who asks for more means ``inf``."""
 
 MOST_STEPS = 10_000_000
 MOST = 1_000_000_000

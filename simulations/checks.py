@@ -19,6 +19,7 @@ from hbdp_fed.models import MODELS
 from hbdp_fed.privacy import ACCOUNTANTS
 from hbdp_fed.training import AUGMENTATIONS, CORRECTIONS, NO_CORRECTION, PRECISIONS, SCHEDULES, resolve_device
 from simulations.adversary_plan import check_adversary
+from simulations.limits import check_limits
 from simulations.schema import FederationConfig, RunConfig, TrainingConfig
 from simulations.secure import check_secure
 
@@ -69,6 +70,7 @@ def check(config: RunConfig) -> None:
     _at_least("evaluation.bootstrap", config.evaluation.bootstrap, 0)
     _at_least("evaluation.matrix", config.evaluation.matrix, 0)
     _check_engine(config)
+    check_limits(config)
 
 
 def number_of_hospitals(config: RunConfig) -> int:
@@ -189,6 +191,7 @@ def _check_fault(fault: object, *, engine: str, secure: bool) -> None:
         raise SettingError("federation.faults", f"the phase {phase} needs federation.secure_aggregation=true")
     if phase != "train" and fault["kind"] not in ANY_PHASE:
         raise SettingError("federation.faults", f"in the phase {phase} a kind is one of: {', '.join(ANY_PHASE)}")
+    _at_least("federation.faults", fault["round"], 1)
     if fault["kind"] in NEED_PROCESSES and engine == IN_PROCESS:
         raise SettingError("federation.faults", f"{fault['kind']} needs processes of their own: engine=ray")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from hbdp_fed.seeding import generator
 from hbdp_fed.training import LocalSettings
 from hbdp_fed.types import ModelSpec, Weights
 from simulations.schema import ModelConfig
+from simulations.typed_path import typed_path
 
 
 def architecture_for(model: ModelConfig, dataset: ImageDataset) -> ModelSpec:
@@ -90,7 +90,9 @@ def first_weights(architecture: ModelSpec, settings: ModelConfig, *, seed: int) 
     fresh = initial_weights(model, generator(seed, "initial-weights"))
     if settings.weights is None:
         return fresh, ()
-    return starting_weights(model, Path(settings.weights).expanduser(), fresh=fresh, partial=settings.weights_partial)
+    return starting_weights(
+        model, typed_path("model.weights", settings.weights), fresh=fresh, partial=settings.weights_partial
+    )
 
 
 def own_settings(section: Any, base: type) -> Mapping[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from hbdp_fed.errors import SettingError
-from simulations.compose import compose_run, parse
+from simulations.compose import MOST_RUNS, compose_run, parse, swept
 from simulations.run_folder import chosen_folder, time_stamp
 
 FLAGS = ("--multirun", "-m")
@@ -35,11 +36,11 @@ def planned_runs(arguments: Sequence[str]) -> list[list[str]]:
             texts.append(text)
     overrides = parse(texts, example="eps=1,1e12", sweeps=True)
     values = [
-        [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override()
-        else [text]
+        [f"{override.key_or_group}={value}" for value in swept(override)] if override.is_sweep_override() else [text]
         for text, override in zip(texts, overrides, strict=True)
     ]
+    if (many := math.prod(map(len, values))) > MOST_RUNS:
+        raise SettingError("--multirun", f"must stand for at most {MOST_RUNS} runs, got {many}")
     runs = [list(chosen) for chosen in itertools.product(*values)]
     for settings in runs:
         compose_run(settings)

@@ -34,7 +34,16 @@ from hbdp_fed.training.pace import SiteProfile
 from hbdp_fed.training.tasks import Task, task_called
 from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBudget, Weights
 from simulations import checks, recipes
-from simulations.adversary_plan import AUTO, AttackPlan, asked_for, check_hospitals, observed_rounds, plan_attacks
+from simulations.adversary_plan import (
+    AUTO,
+    AttackPlan,
+    asked_for,
+    check_hospitals,
+    check_rounds,
+    observed_rounds,
+    plan_attacks,
+)
+from simulations.limits import check_training
 from simulations.model_setup import architecture_for, check_model, first_weights, own_settings
 from simulations.recipes import Hyperparameters
 from simulations.schema import DataConfig, FederationConfig, RunConfig, TrainingConfig
@@ -129,13 +138,17 @@ def prepare(config: RunConfig) -> Prepared:
     federated = _members(_dealt(dataset, config), config.federation)
     if config.training.epochs is not None:
         hyper = replace(hyper, rounds=recipes.rounds_for(config.training.epochs, hyper, federated.site_sizes))
+    check_training(hyper)
     schedule = _schedule(config.training)
     server = _server_settings(config.federation, schedule)
     local = _local_settings(config.training, hyper, task, schedule, server)
     attacks = plan_attacks(config, dataset, local, steps=hyper.local_steps)
     check_hospitals(config.adversary.hospitals, [hospital.name for hospital in federated.hospitals])
+    probes = config.adversary.probes * len(attacks.probing)
+    if attacks.attacks:
+        check_rounds(config.adversary.rounds, hyper.rounds + probes)
     names = [hospital.name for hospital in federated.hospitals]
-    steps = _planned_steps(config, hyper, names, probes=config.adversary.probes * len(attacks.probing))
+    steps = _planned_steps(config, hyper, names, probes=probes)
     _check_faulty(config.federation, names)
     profiles = site_profiles(config.federation.profiles, names, known=(*federated.sites, *names))
     accountant = cast(Accountant, config.privacy.accountant)  # checked above

@@ -61,10 +61,12 @@ def nearest_recipe(recipes: Sequence[Recipe], eps: float) -> Recipe:
     where there is no other, and the other way round.
 
     Raises:
-        SettingError: if there is no recipe at all.
+        SettingError: if there is no recipe at all, or one of them is for no budget.
     """
     if not recipes:
         raise SettingError("training", "this data set has no recipes: set all of training.* yourself")
+    if not all(recipe.eps > 0 for recipe in recipes):
+        raise SettingError("data.recipes", "eps must be a positive number or inf in each of them")
     alike = [recipe for recipe in recipes if math.isinf(recipe.eps) == math.isinf(eps)] or recipes
     return min(alike, key=lambda recipe: abs(_log(recipe.eps) - _log(eps)))
 

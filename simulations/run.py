@@ -37,6 +37,7 @@ from simulations.reporting import draw_partition, write_card, write_reports
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
 from simulations.terminal import show_partition, show_plan, show_result, show_skipped
 from simulations.tracking import Place, Tracker, check_installed, flat_settings, tracked
+from simulations.typed_path import typed_path
 from simulations.utility import measure_utility, partition_summary, scheme_of
 
 _NAMED = 5
@@ -95,7 +96,7 @@ def _composed(given: Sequence[str]) -> tuple[DictConfig, RunFolder | None]:
     composed = compose_run(given)
     if composed.resume is None:
         return composed, None
-    source = RunFolder(Path(composed.resume).expanduser().resolve())
+    source = RunFolder(typed_path("resume", composed.resume).resolve())
     others = [text for text in given if not text.startswith("resume=")]
     for text in others:
         if not text.startswith("engine."):

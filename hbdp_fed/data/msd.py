@@ -7,6 +7,7 @@ Antonelli et al., "The Medical Segmentation Decathlon", Nature Communications 13
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,9 @@ FITS = ("crop", "scale")
 
 _LIST = "dataset.json"
 _SUFFIXES = (".nii.gz", ".nii")
+
+_MOST_VOXELS = 2**28
+"""Of one volume, which is a gigabyte."""
 
 _READERS = 4
 """Volumes in preparation at once: a large CT takes gigabytes while it is, however many processors there are."""
@@ -202,6 +206,8 @@ def _check_options(
         raise SettingError("data.image_size", f"must be three numbers, as in [40,56,40], got {image_size}")
     for side in image_size:
         check_integer("data.image_size", side, minimum=16)
+    if math.prod(image_size) > _MOST_VOXELS:
+        raise SettingError("data.image_size", f"must come to at most {_MOST_VOXELS} voxels, got {list(image_size)}")
     if fit not in FITS:
         raise unknown_choice("data.fit", fit, FITS)
     if spacing is not None:

@@ -8,9 +8,11 @@ from torch import Tensor
 from hbdp_fed.data.checks import check_integer, check_number
 from hbdp_fed.data.contract import ImageDataset, Preparation, Records
 from hbdp_fed.data.tissue import LesionStyle, draw_lesions, draw_tissue
+from hbdp_fed.errors import SettingError
 from hbdp_fed.seeding import generator
 
 _GREY_LEVELS = 255
+_MOST_PIXELS = 2**30
 _BLOCK = 2048
 """How many records are drawn at once: what is computed on the way takes many times the memory of the images."""
 
@@ -46,10 +48,16 @@ def load_phantom(
     """
     check_integer("data.seed", seed, minimum=0)
     check_integer("data.image_size", image_size, minimum=16)
+    for split, count in (("train", num_train), ("val", num_val), ("test", num_test)):
+        if check_integer(f"data.num_{split}", count, minimum=2) * image_size**2 > _MOST_PIXELS:
+            raise SettingError(
+                f"data.num_{split}",
+                f"images of {image_size} pixels a side can be {_MOST_PIXELS // image_size**2} at most",
+            )
     check_number("data.prevalence", prevalence, low=0.0, high=1.0, open_ends=True)
     splits = {
         split: _draw_split(
-            check_integer(f"data.num_{split}", count, minimum=2),
+            count,
             image_size=image_size,
             prevalence=prevalence,
             stream=generator(seed, "phantom", split),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from hbdp_fed.errors import TrainingDiverged
 from hbdp_fed.federation.aggregation import combine
 from hbdp_fed.federation.clock import Attendance
 from hbdp_fed.federation.codec import TrainRequest
@@ -88,7 +90,15 @@ class PrivateFedAvg(Strategy):
             combined = self._secure.close(*self._open, replies, self._listener)
         else:
             combined = self._combined(request, replies)
-        return to_arrays(self._server_step.take(self._global, combined, round=request.round)), None
+        moved = self._server_step.take(self._global, combined, round=request.round)
+        # Hospitals receive them in float32, and would refuse what is infinite there.
+        broken = [name for name, value in moved.items() if not bool(torch.isfinite(value.float()).all())]
+        if broken:
+            raise TrainingDiverged(
+                f"after round {request.round} the global weights are not finite in {broken[0]}: training has diverged; "
+                "take a smaller training.learning_rate or federation.server_learning_rate"
+            )
+        return to_arrays(moved), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -28,6 +28,7 @@ from simulations.sweep.engines import check_quota, quota
 from simulations.sweep.request import FILE, Request, held, read_request, requested, write_request
 from simulations.sweep.results import write_results
 from simulations.sweep.work import Ended, Job, work
+from simulations.typed_path import check_name, typed_path
 
 HELP = """usage: python -m simulations.sweep [key=value ...]
 
@@ -79,7 +80,7 @@ def _resumed(resume: str, given: Sequence[str]) -> tuple[Path, Request]:
     for text in given:
         if text.partition("=")[0] not in _WHILE_RESUMING:
             raise SettingError("resume", f"goes on with a sweep's own settings; {text} cannot be set beside it")
-    folder = Path(resume).expanduser().resolve()
+    folder = typed_path("resume", resume).resolve()
     return folder, read_request(folder)
 
 
@@ -97,10 +98,11 @@ def _begun(asked: Asked, config: SweepConfig) -> tuple[Path, Request]:
         # Whether there is a data set with enough records; a budget asks for nothing more of it.
         if key != BUDGET:
             check_games(prepare(one))
-    named = None if config.sweep_dir is None else Path(config.sweep_dir).expanduser().resolve()
+    named = None if config.sweep_dir is None else typed_path("sweep_dir", config.sweep_dir).resolve()
     if named is not None and (named / FILE).is_file():
         return named, read_request(named, key="sweep_dir").joined(request)
-    folder = chosen_folder(config.sweep_dir, Path("runs").resolve() / f"{time_stamp()}_{config.name}", key="sweep_dir")
+    name = check_name("name", config.name)
+    folder = chosen_folder(config.sweep_dir, Path("runs").resolve() / f"{time_stamp()}_{name}", key="sweep_dir")
     return create(folder, key="sweep_dir").path, request
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, QuotedString
 
 from hbdp_fed.errors import SettingError, UserError
-from simulations.compose import compose_run, groups, parse, setting_names
+from simulations.compose import compose_run, groups, parse, setting_names, swept
 
 BUDGET = "eps"
 DEFAULT_BUDGETS = ("1", "8", "32", "1e6", "1e9", "1e12", "1e15", "inf")
@@ -131,7 +131,7 @@ def _written_float(value: float) -> str:
 def _values(override: Override, text: str, sections: Sequence[str]) -> tuple[str, ...]:
     """The values that a setting is to take, one unless it varies."""
     if override.is_sweep_override():
-        found = [written(_plain(value)) for value in override.sweep_string_iterator()]
+        found = [written(_plain(value)) for value in swept(override)]
     elif isinstance(value := override.value(), list) and not _is_taken(text, sections):
         found = [written(item) for item in value]
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hbdp_fed.errors import SettingError, unknown_choice
-from hbdp_fed.strict_json import dumps
+from hbdp_fed.strict_json import dumps, loads
+from simulations.compose import MOST_RUNS
 from simulations.schema import SweepConfig
 from simulations.sweep.axes import Asked, Axis
 from simulations.sweep.cells import COMPARED, Cell, cells_of, extended
@@ -64,6 +65,10 @@ def requested(asked: Asked, config: SweepConfig) -> Request:
     Raises:
         SettingError: naming the key and what it accepts.
     """
+    seeds = _seeds(config.seeds)
+    many = math.prod((len(seeds), *(len(axis.values) for axis in asked.axes)))
+    if many > MOST_RUNS:
+        raise SettingError("seeds", f"and what varies must come to at most {MOST_RUNS} runs, got {many}")
     for name in config.compared:
         if name not in COMPARED:
             raise unknown_choice("compared", name, COMPARED)
@@ -71,13 +76,15 @@ def requested(asked: Asked, config: SweepConfig) -> Request:
         name=config.name,
         fixed=asked.fixed,
         axes=asked.axes,
-        seeds=_seeds(config.seeds),
+        seeds=seeds,
         compared=tuple(name for name in COMPARED if name in config.compared),
     )
 
 
 def _seeds(wanted: Any) -> tuple[int, ...]:
     """``3`` is 0, 1, 2."""
+    if _is_whole(wanted) and wanted > MOST_RUNS:
+        raise SettingError("seeds", f"must be at most {MOST_RUNS}, got {wanted}")
     numbers = list(range(wanted)) if _is_whole(wanted) else wanted
     if not isinstance(numbers, list) or not numbers or not all(_is_whole(n) and n >= 0 for n in numbers):
         raise SettingError("seeds", f"must be how many, at least 1, or a list of whole numbers from 0; got {wanted}")
@@ -100,7 +107,7 @@ def read_request(folder: Path, *, key: str = "resume") -> Request:
     if not path.is_file():
         raise SettingError(key, f"{folder} holds no sweep: there is no {FILE}")
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = loads(path.read_bytes())
         return Request(
             name=plain["name"],
             fixed=tuple(plain["fixed"]),

@@ -76,6 +76,32 @@ from tests.simulations.small_runs import BARE, SMALL
         (["data.num_val=7"], "adversary.attack: imprint needs at least"),
         (["adversary.bins=1"], "adversary.bins: must be at least 2"),
         (["engine.threads_per_client=0"], "engine.threads_per_client: must be at least 1"),
+        (["clients=1000000"], "clients: must be at most 100000, got 1e+06"),
+        (["eps=1e300"], "eps: must be at most 1e+20, or inf for no privacy, got 1e+300"),
+        (["training.rounds=1000000"], "training.rounds: must be at most 100000, got 1e+06"),
+        (["training.rounds=null", "training.epochs=1e6"], "training.rounds: must be at most 100000, got 1.875e+06"),
+        (["training.max_grad_norm=1e-300"], "training.max_grad_norm: must be at least 1e-20, got 1e-300"),
+        (["training.expected_batch=1e-300"], "training.expected_batch: must be at least 0.01, got 1e-300"),
+        (["model.width=40000"], "model.width: must be at most 4096, got 40000"),
+        (["engine.threads_per_client=99999"], "engine.threads_per_client: must be at most 1024, got 99999"),
+        (["federation.trim=nan"], "federation.trim: must be a number, got nan"),
+        (["federation.profiles={default: {latency_s: 1e308}}"], "federation.profiles: must be at most 1e+30, got"),
+        (["federation.faults=[{hospital: hospital-01, round: -5, kind: empty}]"], "federation.faults: must be at"),
+        (["data.num_train=99999999"], "data.num_train: images of 28 pixels a side can be 1369568 at most"),
+        (
+            [
+                "training.rounds=null",
+                "data.recipes=[{eps: 0, rounds: 1, local_steps: 1, learning_rate: 1, "
+                "expected_batch: 1, max_grad_norm: 1}]",
+            ],
+            "data.recipes: eps must be a positive number or inf in each of them",
+        ),
+        (["adversary.rounds=[9]"], "adversary.rounds: must be from 1 to 3, the probes included; got 9"),
+        (["name=../../x"], "name: must be 1 to 100 letters without /"),
+        (["name="], "name: must be 1 to 100 letters without /"),
+        (["run_dir="], "run_dir: must not be empty"),
+        ([f"run_dir={'x' * 400}"], "cannot be used as a path (File name too long)"),
+        (["run_dir='~nosuchuser/x'"], "run_dir: '~nosuchuser/x' cannot be used as a path"),
         (["engine.workers=0"], "engine.workers: must be at least 1"),
     ],
 )
@@ -221,3 +247,14 @@ def test_an_update_that_is_not_finite_ends_the_run_with_its_hospitals_name(
     assert shown.startswith("error: hospital-01 failed:\n")
     assert "round 1: the update is not finite in " in shown
     assert "Traceback" not in shown
+
+
+def test_a_servers_step_that_leaves_no_finite_weights_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["federation.server_optimizer=sgd", "federation.server_learning_rate=1e30"]
+    server = ["training.learning_rate=1e12", "federation.server_momentum=0", f"run_dir={tmp_path / 'r'}"]
+    assert main([*SMALL, *BARE, *given, *server]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: after round 1 the global weights are not finite in ")
+    assert shown.count("\n") == 1
