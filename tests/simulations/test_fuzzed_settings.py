@@ -82,21 +82,21 @@ def _nothing(*_: Any, **__: Any) -> Any:
 
 
 PROGRAMS = {
-    "run": Program(run, {"_run": _begin_run}, "run", examples=40),
-    "prepared": Program(run, {"_run": _prepared}, "run", needs=SMALL, examples=6),
-    "multirun": Program(run, {"_run": _begin_run}, "run", needs=["--multirun"], examples=15),
+    "run": Program(run, {"_run": _begin_run}, "run", examples=25),
+    "prepared": Program(run, {"_run": _prepared}, "run", needs=SMALL, examples=3),
+    "multirun": Program(run, {"_run": _begin_run}, "run", needs=["--multirun"], examples=8),
     "sweep": Program(
         sweep,
         {"_sweep": _nothing, "prepare": _nothing, "check_games": _nothing, "create": lambda path, key: RunFolder(path)},
         "sweep",
         also=["run"],
-        examples=3,
+        examples=2,
     ),
-    "budget": Program(budget, {"_budget": _begin_budget}, "budget", examples=17),
-    "attack": Program(attack, {"_attack": _nothing}, "attack", needs=["run=nosuch"], examples=17),
-    "compare": Program(compare, {}, "compare", needs=["nosuch/a", "nosuch/b"], examples=17),
-    "predict": Program(predict, {}, "predict", needs=["nosuch/a", "nosuch/b"], examples=17),
-    "plan": Program(plan, {"_plan": _begin_plan}, "plan", needs=["consortium=dermatology_4"], examples=17),
+    "budget": Program(budget, {"_budget": _begin_budget}, "budget", examples=10),
+    "attack": Program(attack, {"_attack": _nothing}, "attack", needs=["run=nosuch"], examples=10),
+    "compare": Program(compare, {}, "compare", needs=["nosuch/a", "nosuch/b"], examples=10),
+    "predict": Program(predict, {}, "predict", needs=["nosuch/a", "nosuch/b"], examples=10),
+    "plan": Program(plan, {"_plan": _begin_plan}, "plan", needs=["consortium=dermatology_4"], examples=10),
 }
 
 
@@ -109,7 +109,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(41, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(80, marks=pytest.mark.slow)])
 def test_whatever_is_typed_is_taken_or_refused_in_one_line(
     times: int, nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
