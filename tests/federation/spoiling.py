@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hbdp_fed.federation import wire
+from hbdp_fed.errors import shown
 from hbdp_fed.federation.wire import MessageError
 
 _Read = TypeVar("_Read")
@@ -113,7 +113,7 @@ def told(read: Callable[[Message], _Read], content: RecordDict) -> _Read | None:
         return read(message(content))
     except MessageError as error:
         text = str(error)
-        if len(text) > 500 or wire.shown(text) != text:
+        if len(text) > 500 or shown(text) != text:
             pytest.fail(f"an error that repeats what was sent: {text!r}")
         return None
 
