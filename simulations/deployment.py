@@ -13,6 +13,7 @@ from hbdp_fed.federation.superlink_client import Connection, project_folder
 from hbdp_fed.models import weights_sha256
 from simulations.prepare import Prepared
 from simulations.schema import EngineConfig, RunConfig
+from simulations.typed_path import typed_path
 
 
 def is_deployed(config: RunConfig) -> bool:
@@ -83,4 +84,4 @@ def charter_of(prepared: Prepared, settings: AppSettings) -> Charter:
 def _path(key: str, value: str | None) -> Path:
     if value is None:
         raise SettingError(key, "must be given for engine=superlink; see hbdp-fed docs deployment")
-    return Path(value).expanduser().resolve()
+    return typed_path(key, value).resolve()
