@@ -46,6 +46,10 @@ class DataFileError(UserError):
         return type(self), (self.path, self.problem)
 
 
+class Refusal(Exception):
+    """A hospital's no to what a server asks. Its words are for the server, too: they name no file and no record."""
+
+
 class HospitalFailure(RuntimeError):
     """A hospital's app raised. The run cannot go on (exit code 1).
 

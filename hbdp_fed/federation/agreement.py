@@ -21,6 +21,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
 
+from hbdp_fed.errors import Refusal
 from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.secure_client import OF_A_ROUND
@@ -78,23 +79,23 @@ class Agreement:
         """The hospital's part of the settings.
 
         Raises:
-            PermissionError: if it has none.
+            Refusal: if it has none.
         """
         for site in self.charter.settings.sites:
             if site.plan.name == self.hospital:
                 return site
-        raise PermissionError(f"refused: the charter {self.charter.name} does not name {self.hospital}")
+        raise Refusal(f"refused: the charter {self.charter.name} does not name {self.hospital}")
 
     def seek_consent(self, records: int) -> None:
         """Hold the charter against the hospital's own policy and records, and enter the plan in its ledger.
 
         Raises:
-            PermissionError: telling every reason against it.
+            Refusal: telling every reason against it.
         """
         self._make_folder()
         refusal = self._reasons(records)
         if refusal is not None:
-            raise PermissionError(f"refused: {refusal}")
+            raise Refusal(f"refused: {refusal}")
         with Ledger(self.ledger_file) as ledger:
             ledger.append(self._plan())
 
@@ -102,25 +103,25 @@ class Agreement:
         """The answer that was given to the same request before; None if none was.
 
         Raises:
-            PermissionError: if the round was answered to another request, or is over.
+            Refusal: if the round was answered to another request, or is over.
         """
         charges, own = self._charges(), request_digest(request)
         before = charges.get(request.round)
         if before is not None and before != own:
-            raise PermissionError(f"refused: round {request.round} was answered before, to another request")
+            raise Refusal(f"refused: round {request.round} was answered before, to another request")
         stored = self._answer_file(request.round)
         if before is not None and stored.exists():
             return self._read_answer(stored)
         later = [number for number in charges if number > request.round]
         if later:
-            raise PermissionError(f"refused: round {request.round} is over; round {max(later)} was answered")
+            raise Refusal(f"refused: round {request.round} is over; round {max(later)} was answered")
         return None
 
     def charge(self, request: TrainRequest) -> int:
         """Enter the round in the ledger before it is computed, and return the steps spent, this round included.
 
         Raises:
-            PermissionError: if the plan does not hold it.
+            Refusal: if the plan does not hold it.
         """
         plan = self.site.plan
         with Ledger(self.ledger_file) as ledger:
@@ -128,14 +129,14 @@ class Agreement:
             if self._charges().get(request.round) == request_digest(request):
                 return spent
             if spent + request.steps > plan.mechanism.steps:
-                raise PermissionError(
+                raise Refusal(
                     f"refused: round {request.round} asks for {request.steps} steps, but {spent} of the "
                     f"{plan.mechanism.steps} planned ones are spent"
                 )
             # Another federation may have spent since this one was agreed to.
             exposure, ceiling = self._exposure(spent + request.steps), self.folder.policy().highest_epsilon
             if not exposure <= ceiling:
-                raise PermissionError(
+                raise Refusal(
                     f"refused: round {request.round} would bring all federations' epsilon to {exposure:g}, above the "
                     f"ceiling of {ceiling:g}"
                 )
@@ -201,7 +202,7 @@ class Agreement:
         if self.path.exists():
             return
         if agreements.exists() and len(list(agreements.iterdir())) >= _MOST_AGREEMENTS:
-            raise PermissionError(f"refused: the hospital keeps {_MOST_AGREEMENTS} agreements and no more")
+            raise Refusal(f"refused: the hospital keeps {_MOST_AGREEMENTS} agreements and no more")
         self.path.mkdir(parents=True)
         write_whole(self.path / "charter.json", self.charter.to_json())
 

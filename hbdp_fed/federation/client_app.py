@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 
 from hbdp_fed.data.contract import Records
 from hbdp_fed.data.shards import read_shard
+from hbdp_fed.errors import Refusal
 from hbdp_fed.federation.codec import (
     RoundReport,
     TrainRequest,
@@ -102,14 +103,14 @@ def _answer(
         return Message(work(settings, site), reply_to=message)
     except Exception as error:  # noqa: BLE001 - whatever it is, the server has to learn it with the hospital's name
         # A message that cannot be read was not acted on: nothing was computed.
-        kind = "refused" if isinstance(error, PermissionError | MessageError) else "exception"
+        kind = "refused" if isinstance(error, Refusal | MessageError) else "exception"
         content = failure_content(hospital=hospital, kind=kind, details=traceback.format_exc())
         return Message(content, reply_to=message)
 
 
 def _train(request: TrainRequest, settings: AppSettings, site: Site, context: Context) -> RecordDict:
     if settings.secure_aggregation:
-        raise PermissionError(f"refused: round {request.round} asks for an update without masks")
+        raise Refusal(f"refused: round {request.round} asks for an update without masks")
     update, report = _computed(request, settings, site, context)
     return misbehave(reply_content(update, report), settings.faults, hospital=report.hospital, round=request.round)
 
@@ -143,17 +144,17 @@ def charge_ledger(state: RecordDict, *, round: int, steps: int, planned: int) ->
         planned: T, the steps that the noise was calibrated to.
 
     Raises:
-        PermissionError: if the plan is used up, the number of steps is not positive, or the round was answered.
+        Refusal: if the plan is used up, the number of steps is not positive, or the round was answered.
     """
     record = state.config_records.get(_LEDGER)
     rounds: list[int] = list(record["rounds"]) if record is not None else []  # type: ignore[arg-type]
     spent = int(record["steps"]) if record is not None else 0  # type: ignore[arg-type]
     if steps < 1:
-        raise PermissionError(f"refused: round {round} asks for {steps} steps")
+        raise Refusal(f"refused: round {round} asks for {steps} steps")
     if round in rounds:
-        raise PermissionError(f"refused: round {round} was answered before")
+        raise Refusal(f"refused: round {round} was answered before")
     if spent + steps > planned:
-        raise PermissionError(
+        raise Refusal(
             f"refused: round {round} asks for {steps} steps, but {spent} of the {planned} planned ones are spent"
         )
     state[_LEDGER] = ConfigRecord({"rounds": [*rounds, round], "steps": spent + steps})

@@ -21,7 +21,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from hbdp_fed.data.contract import Records
-from hbdp_fed.errors import DataFileError
+from hbdp_fed.errors import DataFileError, Refusal
 from hbdp_fed.federation.agreement import Agreement
 from hbdp_fed.federation.charter import Charter, CharterError, charter_of
 from hbdp_fed.federation.codec import (
@@ -145,7 +145,7 @@ def _identify(desk: _Desk) -> RecordDict:
     agreement = desk.agreement
     agreement.site  # noqa: B018 - raises where the charter does not name this hospital
     if problem := too_large(desk.charter.architecture):
-        raise PermissionError(f"refused: {problem}")
+        raise Refusal(f"refused: {problem}")
     agreement.seek_consent(len(_records(desk)))
     desk.folder.tell(f"{desk.charter.name}: takes part")
     return identity_content(hospital=agreement.hospital)
@@ -153,7 +153,7 @@ def _identify(desk: _Desk) -> RecordDict:
 
 def _train(desk: _Desk) -> RecordDict:
     if desk.charter.settings.secure_aggregation:
-        raise PermissionError("refused: the charter says that updates travel under masks")
+        raise Refusal("refused: the charter says that updates travel under masks")
     request = parse_request(desk.message)
     update, report = _computed(desk, request)
     return reply_content(update, report, withheld=desk.folder.policy().withheld)
@@ -167,10 +167,10 @@ def _asked(desk: _Desk) -> Asked:
     """The message as secure aggregation takes it.
 
     Raises:
-        PermissionError: if the charter knows no secure aggregation.
+        Refusal: if the charter knows no secure aggregation.
     """
     if not desk.charter.settings.secure_aggregation:
-        raise PermissionError("refused: the charter knows no secure aggregation")
+        raise Refusal("refused: the charter knows no secure aggregation")
     withheld = desk.folder.policy().withheld
     return Asked(desk.message, desk.charter.settings, desk.agreement.hospital, desk.state, withheld)
 
@@ -189,11 +189,11 @@ def _computed(desk: _Desk, request: TrainRequest, *, may_repeat: bool = True) ->
     # Again before every round: the policy may have changed, and another federation may have begun.
     agreement.seek_consent(len(records))
     if (problem := _problem(desk, request)) is not None:
-        raise PermissionError(f"refused: round {request.round}: {problem}")
+        raise Refusal(f"refused: round {request.round}: {problem}")
     before = agreement.answered(request)
     if before is not None:
         if not may_repeat:
-            raise PermissionError(f"refused: round {request.round} was answered before")
+            raise Refusal(f"refused: round {request.round} was answered before")
         desk.folder.tell(f"{charter.name}: round {request.round} again; sends the answer that it gave before")
         return before
     spent = agreement.charge(request)
@@ -213,7 +213,7 @@ def _problem(desk: _Desk, request: TrainRequest) -> str | None:
         return f"the plan has rounds 1 to {settings.rounds}"
     if request.steps != settings.local_steps:
         return f"it asks for {request.steps} steps; the plan says {settings.local_steps} a round"
-    if (problem := misshapen(request, desk.charter)) is not None:
+    if (problem := too_large(desk.charter.architecture) or misshapen(request, desk.charter)) is not None:
         return problem
     if desk.folder.policy().tamper_check:
         problem = tampered(request, desk.charter, desk.agreement.received())
@@ -225,7 +225,7 @@ def _told(
     error: Exception, message: Message, hospital: str, folder: SiteFolder, agreement: Agreement | None
 ) -> RecordDict:
     """What the server is told of an error, once the hospital's own log and ledger have it."""
-    refused = isinstance(error, PermissionError | CharterError | MessageError)
+    refused = isinstance(error, Refusal | CharterError | MessageError)
     # A refusal's words are this project's own. Any other error's could be about a file.
     details = str(error) if refused else f"{reason_of(error)}; the hospital's own people have to look"
     if not refused and isinstance(error, DataFileError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from hbdp_fed.errors import Refusal
 from hbdp_fed.federation.codec import RoundReport, TrainRequest, parse_request, reply_content
 from hbdp_fed.federation.faults import misbehave
 from hbdp_fed.federation.randomness import secret_source
@@ -116,7 +117,7 @@ def deal(asked: Asked) -> RecordDict:
     """Deal shares of the secrets to everybody who enrolled.
 
     Raises:
-        PermissionError: if the hospital did not enrol, dealt before, or the list of the enrolled would not protect it.
+        Refusal: if the hospital did not enrol, dealt before, or the list of the enrolled would not protect it.
         MessageError: if it is no such list.
     """
     hospital = asked.hospital
@@ -124,10 +125,10 @@ def deal(asked: Asked) -> RecordDict:
     secrets = _in_turn(asked.state, enrolment.round, _ENROLLED)
     own = _own(secrets)
     if dict(zip(enrolment.hospitals, enrolment.public_keys, strict=True)).get(hospital) != public_key(own):
-        raise PermissionError(f"refused: the list of round {enrolment.round} holds another key of {hospital}")
+        raise Refusal(f"refused: the list of round {enrolment.round} holds another key of {hospital}")
     least = safe_threshold(len(enrolment.hospitals))
     if enrolment.threshold < least:
-        raise PermissionError(
+        raise Refusal(
             f"refused: {enrolment.threshold} of {len(enrolment.hospitals)} shares would give a secret; "
             f"at least {least} have to be needed"
         )
@@ -154,7 +155,7 @@ def send_masked(asked: Asked, compute: Compute) -> RecordDict:
         compute: Trains, having charged the hospital's ledger.
 
     Raises:
-        PermissionError: if the hospital did not deal, sent an update before, or too few dealt.
+        Refusal: if the hospital did not deal, sent an update before, or too few dealt.
         MessageError: if it is no such request.
         ValueError: if the shares from another hospital cannot be opened, or are not for this one.
         OverflowError: if the update is longer than was announced.
@@ -191,14 +192,14 @@ def release(asked: Asked) -> RecordDict:
     """Release shares of one secret of every hospital, and forget all secrets.
 
     Raises:
-        PermissionError: if the hospital sent no masked update or released before, if its own update is said to be
+        Refusal: if the hospital sent no masked update or released before, if its own update is said to be
             missing, or if too few are said to have come.
         MessageError: if it is no list of them.
     """
     number, survivors = parse_survivors(asked.message, most=asked.most)
     secrets = _in_turn(asked.state, number, _MASKED)
     if asked.hospital not in survivors:
-        raise PermissionError(f"refused: the update that {asked.hospital} sent is not said to be in the sum")
+        raise Refusal(f"refused: the update that {asked.hospital} sent is not said to be in the sum")
     dealers = [str(name) for name in secrets["dealers"]]  # type: ignore[union-attr]
     held = dict(zip(dealers, map(held_from_bytes, secrets["held"]), strict=True))  # type: ignore[arg-type]
     enrolment, _ = parse_deal(asked.state, most=asked.most, name=_DEALING)
@@ -224,15 +225,13 @@ def _in_turn(state: RecordDict, number: int, stage: str) -> ConfigRecord:
     """The secrets of a round at that stage.
 
     Raises:
-        PermissionError: if there are none.
+        Refusal: if there are none.
     """
     secrets = state.config_records.get(SECRETS)
     if secrets is None or secrets["round"] != number:
-        raise PermissionError(f"refused: there are no secrets for the sum of round {number}, or no more")
+        raise Refusal(f"refused: there are no secrets for the sum of round {number}, or no more")
     if secrets["stage"] != stage:
-        raise PermissionError(
-            f"refused: in the sum of round {number} the hospital has {secrets['stage']!r}, not {stage!r}"
-        )
+        raise Refusal(f"refused: in the sum of round {number} the hospital has {secrets['stage']!r}, not {stage!r}")
     return secrets
 
 
@@ -241,9 +240,9 @@ def _with_shares(asked: Asked, secrets: ConfigRecord, wanted: MaskRequest) -> tu
     enrolment, sealing_keys = parse_deal(asked.state, most=asked.most, name=_DEALING)
     peers = dict(zip(enrolment.hospitals, sealing_keys, strict=True))
     if asked.hospital not in wanted.sealed or not set(wanted.sealed) <= set(peers):
-        raise PermissionError(f"refused: strangers, or not {asked.hospital}, dealt shares for round {enrolment.round}")
+        raise Refusal(f"refused: strangers, or not {asked.hospital}, dealt shares for round {enrolment.round}")
     if len(wanted.sealed) < enrolment.threshold:
-        raise PermissionError(
+        raise Refusal(
             f"refused: {len(wanted.sealed)} hospitals dealt shares for round {enrolment.round}, and "
             f"{enrolment.threshold} are needed"
         )

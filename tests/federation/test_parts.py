@@ -11,6 +11,7 @@ import pytest
 import torch
 from flwr.app import Error, Message, RecordDict
 
+from hbdp_fed.errors import Refusal
 from hbdp_fed.federation.aggregation import average, mean_shares
 from hbdp_fed.federation.answers import Answer, Expected, Failure
 from hbdp_fed.federation.client_app import charge_ledger
@@ -193,9 +194,9 @@ def test_the_ledger_counts_steps_over_rounds_and_stops_at_the_plan() -> None:
     state = RecordDict()
     assert charge_ledger(state, round=1, steps=4, planned=9) == 4
     assert charge_ledger(state, round=2, steps=4, planned=9) == 8
-    with pytest.raises(PermissionError, match="8 of the 9 planned ones are spent"):
+    with pytest.raises(Refusal, match="8 of the 9 planned ones are spent"):
         charge_ledger(state, round=3, steps=2, planned=9)
-    with pytest.raises(PermissionError, match="round 2 was answered before"):
+    with pytest.raises(Refusal, match="round 2 was answered before"):
         charge_ledger(state, round=2, steps=1, planned=9)
     assert charge_ledger(state, round=3, steps=1, planned=9) == 9
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hbdp_fed.errors import HospitalFailure
+from hbdp_fed.errors import HospitalFailure, Refusal
 from hbdp_fed.federation.secure_sum.enrolment import Enrolment, HospitalKeys, public_of
 from hbdp_fed.federation.secure_sum.fixed_point import FixedPoint
 from hbdp_fed.federation.secure_sum.masking import MaskedUpdate, pairwise_masks, with_masks
@@ -49,11 +49,11 @@ def release_shares(keys: HospitalKeys, enrolment: Enrolment, survivors: Sequence
         survivors: Those whose updates the server says are in the sum.
 
     Raises:
-        PermissionError: if there are fewer survivors than the threshold, or one that did not enrol.
+        Refusal: if there are fewer survivors than the threshold, or one that did not enrol.
     """
     unknown = sorted(set(survivors) - set(enrolment.hospitals))
     if unknown or len(set(survivors)) < enrolment.threshold:
-        raise PermissionError(
+        raise Refusal(
             f"{keys.hospital} gives no shares: the sum must hold at least {enrolment.threshold} of the enrolled "
             f"hospitals and nobody else, got {', '.join(survivors) or 'none'}"
         )

@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 from hbdp_fed.data import Records, write_shard
 from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.codec import Control, TrainRequest, parse_failure, parse_identity, parse_reply
+from hbdp_fed.federation.hospital import _mapped
 from hbdp_fed.federation.lengths import farthest, whole_norm
 from hbdp_fed.privacy import history_epsilon
 from hbdp_fed.privacy.history import Segment
@@ -223,12 +224,20 @@ def test_only_figures_that_the_policy_names_leave(hospital: Make, request_of: As
 
 
 def test_a_canary_in_a_path_or_a_file_name_leaves_in_no_message_and_no_log(
-    hospital: Make, request_of: Ask, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hospital: Make,
+    request_of: Ask,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     canary = "DOE^JANE 1970"
     own = hospital(under=f"{canary}/mrn-77")
     replies = [own.enrolled(), own.asked(request_of())]
+    _mapped.cache_clear()
     # Whatever breaks: the records' file, the policy, the folder itself.
+    with monkeypatch.context() as patched:
+        patched.setattr("hbdp_fed.federation.site_folder.read_shard", _denied)
+        replies.append(own.asked(request_of(2)))
     own.folder.records_file.write_bytes(b"damaged")
     replies.append(own.asked(request_of(2)))
     own.folder.policy_file.write_text(f"highest_epsilon: {canary}\n")
@@ -237,7 +246,7 @@ def test_a_canary_in_a_path_or_a_file_name_leaves_in_no_message_and_no_log(
     replies.append(own.asked(request_of(2)))
     own.folder.path.rename(tmp_path / "gone")
     replies.append(own.asked(request_of(2)))
-    assert [parse_failure(reply) is None for reply in replies] == [True, True, False, False, False, False]
+    assert [parse_failure(reply) is None for reply in replies] == [True, True, *[False] * 5]
     for reply in replies:
         assert not reply.has_error()
         assert canary.encode() not in b"".join(part for part in _bytes_of(reply.content))
@@ -248,6 +257,11 @@ def test_a_canary_in_a_path_or_a_file_name_leaves_in_no_message_and_no_log(
         assert b"DOE^JANE" not in file.read_bytes(), file
         assert b"mrn-77" not in file.read_bytes(), file
     assert "DOE^JANE" not in caplog.text
+
+
+def _denied(path: Path) -> Records:
+    """As the system says no: with the path, and with an error that is no hospital's refusal."""
+    raise PermissionError(13, "Permission denied", str(path))
 
 
 def _bytes_of(content: RecordDict) -> list[bytes]:
@@ -277,10 +291,12 @@ def test_what_is_kept_between_rounds_survives_a_restart(
     assert all(torch.equal(kept[name], restored[name]) for name in kept)
 
 
-def test_a_model_that_no_machine_could_hold_is_not_built(hospital: Make, charter: Charter) -> None:
-    huge = replace(charter, architecture=ModelSpec("cnn", {**SPEC.args, "width": 200_000}))
-    own = hospital(terms=huge)
+def test_a_model_that_no_machine_could_hold_is_not_built(hospital: Make, request_of: Ask, charter: Charter) -> None:
+    spec = ModelSpec("cnn", {**SPEC.args, "width": 200_000})
+    own = hospital(terms=replace(charter, architecture=spec))
     assert "weights; at most" in own.refusal(own.enrolled())
+    # Whether or not the roll was called.
+    assert "weights; at most" in own.refusal(replace(request_of(), architecture=spec))
 
 
 def test_a_run_without_a_charter_is_refused(hospital: Make, request_of: Ask, charter: Charter) -> None:

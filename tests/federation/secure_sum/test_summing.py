@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from hbdp_fed.errors import HospitalFailure
+from hbdp_fed.errors import HospitalFailure, Refusal
 from hbdp_fed.federation.secure_sum import (
     FIELD_PRIME,
     FixedPoint,
@@ -84,11 +84,11 @@ def test_too_few_survivors_leave_the_sum_masked() -> None:
     with pytest.raises(HospitalFailure, match="no hospital sent"):
         add_masked([], enrolment=enrolment, grid=grid)
     # A hospital gives nothing away for a sum of too few.
-    with pytest.raises(PermissionError, match="at least 7 of the enrolled"):
+    with pytest.raises(Refusal, match="at least 7 of the enrolled"):
         release_shares(keys[names[0]], enrolment, names[:6])
-    with pytest.raises(PermissionError, match="nobody else"):
+    with pytest.raises(Refusal, match="nobody else"):
         release_shares(keys[names[0]], enrolment, [*names, "stranger"])
-    with pytest.raises(PermissionError, match="at least 7"):
+    with pytest.raises(Refusal, match="at least 7"):
         release_shares(keys[names[0]], enrolment, [names[0]] * 7)
 
 
