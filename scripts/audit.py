@@ -13,6 +13,7 @@ looked up: then nobody knows.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import importlib.util
 import json
@@ -123,17 +124,19 @@ def check_licences(installed: Iterable[Distribution]) -> Iterator[str]:
 def check_files(installed: Iterable[Distribution]) -> Iterator[str]:
     """Which installed files are gone or are not those of the wheel, and which distributions list none."""
     for one in installed:
-        hashed = [file for file in one.files or () if file.hash is not None]
+        # Not one.files: newer versions of importlib.metadata leave out the files that are gone.
+        record = csv.reader((one.read_text("RECORD") or "").splitlines())
+        hashed = [(line[0], *line[1].split("=", 1)) for line in record if len(line) > 1 and "=" in line[1]]
         if not hashed:
             yield f"{one.name} {one.version}: lists no files with their hashes"
-        for file in hashed:
-            path = Path(str(file.locate()))
+        for file, mode, value in hashed:
+            path = Path(str(one.locate_file(file)))
             if not path.is_file():
                 yield f"{one.name} {one.version}: {file} is missing"
                 continue
             with path.open("rb") as opened:
-                digest = hashlib.file_digest(opened, file.hash.mode).digest()
-            if urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value:
+                digest = hashlib.file_digest(opened, mode).digest()
+            if urlsafe_b64encode(digest).rstrip(b"=").decode() != value:
                 yield f"{one.name} {one.version}: {file} was changed"
 
 

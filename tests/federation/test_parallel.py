@@ -120,6 +120,6 @@ def test_an_engine_that_does_not_exist_is_refused_before_anything_runs(tmp_path:
     def task() -> None:
         (tmp_path / "ran").touch()
 
-    with pytest.raises(SettingError, match=r"^engine: 'slurm' is not known; choose one of: inprocess, ray$"):
+    with pytest.raises(SettingError, match=r"^engine: 'slurm' is not known; choose one of: inprocess, ray, superlink$"):
         list(run_tasks([task, task], engine=engine("slurm")))
     assert not (tmp_path / "ran").exists()
