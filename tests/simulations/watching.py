@@ -128,7 +128,10 @@ def check_ending(found: Ended, *, codes: Sequence[int] = (OK, BAD_INPUT)) -> Non
 
 @contextmanager
 def flat_memory(most: int = 100 * 2**20) -> Iterator[None]:
-    """While this lasts, memory must not grow by more than ``most`` bytes, not even for a moment by twice as many."""
+    """While this lasts, memory must not grow by more than ``most`` bytes, and for a moment by four times as many.
+
+    A setting may ask for a larger model or for more rounds, which take their own memory until they are let go.
+    """
     gc.collect()
     start, peak = resident(), _peak()
     yield
@@ -136,7 +139,7 @@ def flat_memory(most: int = 100 * 2**20) -> Iterator[None]:
     grown, more = resident() - start, _peak() - max(start, peak)
     print(f"memory: {start / 2**20:.0f} MiB, {grown / 2**20:+.0f} MiB at the end, {more / 2**20:+.0f} MiB at the peak")
     assert grown < most
-    assert more < 2 * most
+    assert more < 4 * most
 
 
 def _peak() -> int:
