@@ -195,9 +195,9 @@ def test_a_folder_that_holds_something_is_never_written_into(
 def test_a_hospital_that_raises_ends_the_run_with_its_name_and_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hbdp_fed.federation import client_app
+    from hbdp_fed.federation import local_round
 
-    genuine = client_app.train_locally
+    genuine = local_round.train_locally
 
     def fails_late(**arguments: Any) -> Any:
         if len(arguments["labels"]) and arguments["batch_generator"].initial_seed() == fails_late.seed:  # type: ignore[attr-defined]
@@ -207,7 +207,7 @@ def test_a_hospital_that_raises_ends_the_run_with_its_name_and_traceback(
     from hbdp_fed.seeding import batch_stream
 
     fails_late.seed = batch_stream(0, "hospital-02", 2).initial_seed()  # type: ignore[attr-defined]
-    monkeypatch.setattr(client_app, "train_locally", fails_late)
+    monkeypatch.setattr(local_round, "train_locally", fails_late)
     assert main([*SMALL, f"run_dir={tmp_path / 'r'}"]) == 1
     shown = capsys.readouterr().err
     assert "hospital-02 failed" in shown
