@@ -66,7 +66,7 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=SafeLoader)
     # What is marked as a number or a date and is none ends in one of the latter.
     except (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise YamlProblem(f"is no YAML: {_told(error)}") from error
+        raise YamlProblem(f"is not YAML: {_told(error)}") from error
 
 
 def check_yaml(text: str) -> None:
@@ -80,7 +80,7 @@ def check_yaml(text: str) -> None:
         for event in yaml.parse(text, Loader=SafeLoader):
             size.take(event)
     except (yaml.YAMLError, UnicodeError) as error:
-        raise YamlProblem(f"is no YAML: {_told(error)}") from error
+        raise YamlProblem(f"is not YAML: {_told(error)}") from error
 
 
 def _told(error: Exception) -> str:

@@ -346,7 +346,7 @@ def test_a_run_and_a_sweep_are_not_compared(tmp_path: Path, capsys: pytest.Captu
         (["a", "b"], "B: 'b' is no folder"),
         (["a", "b*"], "B: no folder fits 'b*'"),
         (["a", ","], "B: names no folder"),
-        (["a", "a", "replicates=0"], "replicates: must be at least 1, got 0"),
+        (["a", "a", "replicates=0"], "replicates: must be from 1 to 1000000, got 0"),
         (["a", "a", "seed=-1"], "seed: must be at least 0, got -1"),
         (["a", "a", "format=csv"], "format: 'csv' is not known; choose one of: json, md, table"),
         (["a", "a", "output=none/page.md"], "output: the folder"),
