@@ -21,7 +21,9 @@ from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import ModelSpec
 
-server, hospital = ServerApp(), ClientApp()
+# Flower looks for them in the text: one assignment each.
+server = ServerApp()
+hospital = ClientApp()
 
 
 @server.main()
