@@ -44,7 +44,8 @@ def main(grid: Grid, context: Context) -> None:
     }
     told = {}
     for name, question in questions.items():
-        (reply,) = grid.send_and_receive(request_messages(question, list(grid.get_node_ids())), timeout=120)
+        messages = list(request_messages(question, grid.get_node_ids()))
+        (reply,) = grid.send_and_receive(messages, timeout=120)
         failure = None if reply.has_error() else parse_failure(reply)
         told[name] = reply.error.reason if reply.has_error() else failure[2] if failure else "answered"
     Path(os.environ["HBDP_FEDERATIONS"], "told.json").write_text(json.dumps(told))
