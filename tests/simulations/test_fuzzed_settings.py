@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,11 +114,11 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_whatever_is_typed_is_taken_or_refused_in_one_line(
     times: float, nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for program in PROGRAMS.values() if times > 1 else ():  # what is imported late is in memory from then on
+    for program in PROGRAMS.values():  # what is imported late is in memory from then on
         with monkeypatch.context() as patched:
             program.cut(patched)
             program.module.main(program.needs)
-    with flat_memory() if times > 1 else nullcontext():
+    with flat_memory():
         for program in PROGRAMS.values():
             with monkeypatch.context() as patched:
                 program.cut(patched)
