@@ -96,14 +96,9 @@ class Books:
     def plan(self) -> None:
         """Enter what every hospital has agreed to."""
         self._ledger.extend(
-            PlanEntry(
-                hospital=plan.name,
-                records=plan.num_records,
-                noise_multiplier=plan.mechanism.noise_multiplier,
-                max_grad_norm=plan.mechanism.max_grad_norm,
-                sample_rate=plan.mechanism.sample_rate,
-                steps_planned=plan.mechanism.steps,
-                eps_planned=self._epsilon(plan.name, plan.mechanism.steps),
+            PlanEntry.of(
+                plan,
+                epsilon=self._epsilon(plan.name, plan.mechanism.steps),
                 delta=self._prepared.config.delta,
                 accountant=self._prepared.accountant,
             )

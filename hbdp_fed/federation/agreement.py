@@ -19,15 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 
 from hbdp_fed.errors import Refusal
 from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
-from hbdp_fed.federation.secure_client import OF_A_ROUND
+from hbdp_fed.federation.memory import kept_arrays, kept_records, put_back
 from hbdp_fed.federation.settings import Site
 from hbdp_fed.federation.site_folder import SiteFolder, settle, write_whole
-from hbdp_fed.federation.wire import from_arrays, to_arrays
 from hbdp_fed.models import read_facts, read_parts, read_weights, save_parts, save_weights, weights_sha256
 from hbdp_fed.privacy.history import Segment
 from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry, verify
@@ -99,15 +98,19 @@ class Agreement:
         with Ledger(self.ledger_file) as ledger:
             ledger.append(self._plan())
 
-    def answered(self, request: TrainRequest) -> tuple[ModelUpdate, RoundReport] | None:
+    def answered(self, request: TrainRequest, digest: str) -> tuple[ModelUpdate, RoundReport] | None:
         """The answer that was given to the same request before; None if none was.
+
+        Args:
+            request: What is asked.
+            digest: Its :func:`request_digest`, which takes a pass over all weights.
 
         Raises:
             Refusal: if the round was answered to another request, or is over.
         """
-        charges, own = self._charges(), request_digest(request)
+        charges = self._charges()
         before = charges.get(request.round)
-        if before is not None and before != own:
+        if before is not None and before != digest:
             raise Refusal(f"refused: round {request.round} was answered before, to another request")
         stored = self._answer_file(request.round)
         if before is not None and stored.exists():
@@ -117,8 +120,12 @@ class Agreement:
             raise Refusal(f"refused: round {request.round} is over; round {max(later)} was answered")
         return None
 
-    def charge(self, request: TrainRequest) -> int:
+    def charge(self, request: TrainRequest, digest: str) -> int:
         """Enter the round in the ledger before it is computed, and return the steps spent, this round included.
+
+        Args:
+            request: What is asked.
+            digest: Its :func:`request_digest`.
 
         Raises:
             Refusal: if the plan does not hold it.
@@ -126,7 +133,7 @@ class Agreement:
         plan = self.site.plan
         with Ledger(self.ledger_file) as ledger:
             spent = ledger.steps_spent(self.hospital)
-            if self._charges().get(request.round) == request_digest(request):
+            if self._charges().get(request.round) == digest:
                 return spent
             if spent + request.steps > plan.mechanism.steps:
                 raise Refusal(
@@ -145,7 +152,7 @@ class Agreement:
                     hospital=self.hospital,
                     round=request.round,
                     kind="train",
-                    noise_id=request_digest(request),
+                    noise_id=digest,
                     steps=request.steps,
                     steps_spent=spent + request.steps,
                     eps_spent=self._epsilon(spent + request.steps),
@@ -185,15 +192,11 @@ class Agreement:
         file = self.path / "memory.safetensors"
         if not file.exists():
             return
-        for name, record in json.loads(read_facts(file)["records"]).items():
-            state[name] = ConfigRecord(record)
-        for record, arrays in read_parts(file).items():
-            state[record] = to_arrays(arrays)
+        put_back(state, json.loads(read_facts(file)["records"]), read_parts(file))
 
     def remember(self, state: RecordDict) -> None:
         """Keep what the app's state holds beyond a round; the secrets of a sum are never written down."""
-        records = {name: dict(record) for name, record in state.config_records.items() if name not in OF_A_ROUND}
-        arrays = {record: from_arrays(held) for record, held in state.array_records.items()}
+        records, arrays = kept_records(state), kept_arrays(state)
         if records or arrays:
             save_parts(self.path / "memory.safetensors", arrays, facts={"records": dumps(records)})
 
@@ -242,16 +245,11 @@ class Agreement:
                     yield Segment(account.plan.noise_multiplier, account.plan.sample_rate, account.steps_spent)
 
     def _plan(self) -> PlanEntry:
-        plan, settings = self.site.plan, self.charter.settings
-        return PlanEntry(
-            hospital=plan.name,
-            records=plan.num_records,
-            noise_multiplier=plan.mechanism.noise_multiplier,
-            max_grad_norm=plan.mechanism.max_grad_norm,
-            sample_rate=plan.mechanism.sample_rate,
-            steps_planned=plan.mechanism.steps,
-            eps_planned=self._epsilon(plan.mechanism.steps),
-            delta=settings.delta,
+        plan = self.site.plan
+        return PlanEntry.of(
+            plan,
+            epsilon=self._epsilon(plan.mechanism.steps),
+            delta=self.charter.settings.delta,
             accountant=self.charter.accountant,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from flwr.app import Context
 from pydantic import TypeAdapter, ValidationError
@@ -46,7 +47,7 @@ class Charter:
     settings: AppSettings
     keep_updates: bool = True
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of its text: by this the server and the hospitals know it again after a restart."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from torch import Tensor
@@ -21,11 +21,10 @@ from hbdp_fed.federation.cluster import LOCAL, ClusterSettings, cluster, cluster
 from hbdp_fed.federation.crew import Crew, Node, recruit
 from hbdp_fed.federation.faults import DUPLICATE
 from hbdp_fed.federation.inprocess import play_in_process
+from hbdp_fed.federation.memory import kept_arrays, kept_records, put_back
 from hbdp_fed.federation.preflight import Rehearsal, Sizing, fitting
-from hbdp_fed.federation.secure_client import OF_A_ROUND
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.simulated_grid import run_simulated
-from hbdp_fed.federation.wire import from_arrays, to_arrays
 from hbdp_fed.types import Weights
 
 if TYPE_CHECKING:
@@ -116,30 +115,26 @@ class Simulated:
 
     def to_plain(self) -> list[dict[str, dict[str, Any]]]:
         """What the hospitals keep beyond a round, as plain JSON values, but for arrays and the secrets of a sum."""
-        return [
-            {name: dict(record) for name, record in state.config_records.items() if name not in OF_A_ROUND}
-            for state in self.states
-        ]
+        return [kept_records(state) for state in self.states]
 
     def arrays(self) -> Weights:
         """The arrays that the hospitals keep, by ``<place of the hospital>/<record>/<name>``."""
         return {
             f"{place}/{record}/{name}": value
             for place, state in enumerate(self.states)
-            for record, arrays in state.array_records.items()
-            for name, value in from_arrays(arrays).items()
+            for record, arrays in kept_arrays(state).items()
+            for name, value in arrays.items()
         }
 
     def restore(self, value: Sequence[Mapping[str, Mapping[str, Any]]], arrays: Weights | None = None) -> None:
         """Give the hospitals back what :meth:`to_plain` and :meth:`arrays` wrote down."""
-        for place, records in enumerate(value):
-            self.states[place] = RecordDict({name: ConfigRecord(dict(record)) for name, record in records.items()})
-        found: dict[tuple[int, str], dict[str, Tensor]] = {}
+        found: dict[int, dict[str, dict[str, Tensor]]] = {}
         for key, tensor in (arrays or {}).items():
             number, record, name = key.split("/", 2)
-            found.setdefault((int(number), record), {})[name] = tensor
-        for (place, record), tensors in found.items():
-            self.states[place][record] = to_arrays(tensors)
+            found.setdefault(int(number), {}).setdefault(record, {})[name] = tensor
+        for place, records in enumerate(value):
+            self.states[place] = RecordDict()
+            put_back(self.states[place], records, found.get(place, {}))
 
 
 def _ray(server_app: ServerApp, client_app: ClientApp, simulated: Simulated, engine: EngineSettings) -> None:

@@ -22,7 +22,7 @@ from flwr.clientapp import ClientApp
 
 from hbdp_fed.data.contract import Records
 from hbdp_fed.errors import DataFileError, Refusal
-from hbdp_fed.federation.agreement import Agreement
+from hbdp_fed.federation.agreement import Agreement, request_digest
 from hbdp_fed.federation.charter import Charter, CharterError, charter_of
 from hbdp_fed.federation.codec import (
     RoundReport,
@@ -190,13 +190,14 @@ def _computed(desk: _Desk, request: TrainRequest, *, may_repeat: bool = True) ->
     agreement.seek_consent(len(records))
     if (problem := _problem(desk, request)) is not None:
         raise Refusal(f"refused: round {request.round}: {problem}")
-    before = agreement.answered(request)
+    digest = request_digest(request)
+    before = agreement.answered(request, digest)
     if before is not None:
         if not may_repeat:
             raise Refusal(f"refused: round {request.round} was answered before")
         desk.folder.tell(f"{charter.name}: round {request.round} again; sends the answer that it gave before")
         return before
-    spent = agreement.charge(request)
+    spent = agreement.charge(request, digest)
     agreement.remember_received(request)
     update, report = play_round(
         request, charter.settings, agreement.site, records=records, state=desk.state, steps_spent=spent

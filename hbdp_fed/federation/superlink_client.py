@@ -17,9 +17,6 @@ from hbdp_fed.federation.charter import CHARTER, Charter
 _CONNECTION = "federation"
 _PATIENCE_S = 120.0
 
-RUNNING = ("pending", "starting", "running")
-"""How a run stands that is not over."""
-
 
 class SuperLinkError(RuntimeError):
     """A SuperLink cannot be reached, or says no."""
@@ -62,7 +59,7 @@ class Connection:
         return str(told["run-id"])
 
     def status(self, run_id: str) -> str:
-        """How a run stands: one of :data:`RUNNING`, or ``finished:`` and how."""
+        """How a run stands: ``pending``, ``starting``, ``running``, or ``finished:`` and how."""
         told = self._flwr("list", _CONNECTION, "--run-id", run_id)
         return str(told["runs"][0]["status"])
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from hbdp_fed.privacy.history import check_delta, check_mechanism
+from hbdp_fed.types import HospitalPlan
 
 RequestKind = Literal["train", "probe"]
 
@@ -41,6 +42,22 @@ class PlanEntry:
     eps_planned: float
     delta: float
     accountant: str
+
+    @classmethod
+    def of(cls, plan: HospitalPlan, *, epsilon: float, delta: float, accountant: str) -> PlanEntry:
+        """The entry of a plan whose steps cost ``epsilon`` at ``delta``, by that accountant."""
+        mechanism = plan.mechanism
+        return cls(
+            hospital=plan.name,
+            records=plan.num_records,
+            noise_multiplier=mechanism.noise_multiplier,
+            max_grad_norm=mechanism.max_grad_norm,
+            sample_rate=mechanism.sample_rate,
+            steps_planned=mechanism.steps,
+            eps_planned=epsilon,
+            delta=delta,
+            accountant=accountant,
+        )
 
     def __post_init__(self) -> None:
         _settle(self)
