@@ -141,7 +141,7 @@ class Agreement:
                     f"{plan.mechanism.steps} planned ones are spent"
                 )
             # Another federation may have spent since this one was agreed to.
-            exposure, ceiling = self._exposure(spent + request.steps), self.folder.policy().highest_epsilon
+            exposure, ceiling = self._exposure(spent + request.steps), self.folder.policy.highest_epsilon
             if not exposure <= ceiling:
                 raise Refusal(
                     f"refused: round {request.round} would bring all federations' epsilon to {exposure:g}, above the "
@@ -210,7 +210,7 @@ class Agreement:
         write_whole(self.path / "charter.json", self.charter.to_json())
 
     def _reasons(self, records: int) -> str | None:
-        charter, policy, plan = self.charter, self.folder.policy(), self.site.plan
+        charter, policy, plan = self.charter, self.folder.policy, self.site.plan
         terms = Terms(
             epsilon=self._exposure(plan.mechanism.steps),
             records=records,

@@ -156,7 +156,7 @@ def _train(desk: _Desk) -> RecordDict:
         raise Refusal("refused: the charter says that updates travel under masks")
     request = parse_request(desk.message)
     update, report = _computed(desk, request)
-    return reply_content(update, report, withheld=desk.folder.policy().withheld)
+    return reply_content(update, report, withheld=desk.folder.policy.withheld)
 
 
 def _train_masked(desk: _Desk) -> RecordDict:
@@ -171,7 +171,7 @@ def _asked(desk: _Desk) -> Asked:
     """
     if not desk.charter.settings.secure_aggregation:
         raise Refusal("refused: the charter knows no secure aggregation")
-    withheld = desk.folder.policy().withheld
+    withheld = desk.folder.policy.withheld
     return Asked(desk.message, desk.charter.settings, desk.agreement.hospital, desk.state, withheld)
 
 
@@ -216,7 +216,7 @@ def _problem(desk: _Desk, request: TrainRequest) -> str | None:
         return f"it asks for {request.steps} steps; the plan says {settings.local_steps} a round"
     if (problem := too_large(desk.charter.architecture) or misshapen(request, desk.charter)) is not None:
         return problem
-    if desk.folder.policy().tamper_check:
+    if desk.folder.policy.tamper_check:
         problem = tampered(request, desk.charter, desk.agreement.received())
         return None if problem is None else f"the model was tampered with: {problem}"
     return None

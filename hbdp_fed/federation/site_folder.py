@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -105,8 +106,9 @@ class SiteFolder:
         """A folder for each charter."""
         return self.path / "agreements"
 
+    @cached_property
     def policy(self) -> SitePolicy:
-        """As the file says now: a change counts from the next message on."""
+        """As the file says when it is first asked for: a message is held against one policy, the next one anew."""
         return read_policy(self.policy_file)
 
     def records(self) -> Records:
