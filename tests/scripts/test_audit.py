@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
+from importlib import import_module
 from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 from types import ModuleType
@@ -18,14 +17,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
 
 
 @pytest.fixture
-def audit(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("audit_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+def audit() -> ModuleType:
+    return import_module("scripts.audit")
 
 
 @pytest.fixture

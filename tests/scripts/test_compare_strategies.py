@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -15,15 +14,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare_strategies.p
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_strategies_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their own module up.
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+def script() -> ModuleType:
+    return import_module("scripts.compare_strategies")
 
 
 def write(folder: Path, strategy: str, validation: Sequence[float], test: Sequence[float | None]) -> None:
