@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
-
 
 @pytest.fixture
 def audit() -> ModuleType:

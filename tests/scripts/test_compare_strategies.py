@@ -10,8 +10,6 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare_strategies.py"
-
 
 @pytest.fixture
 def script() -> ModuleType:
