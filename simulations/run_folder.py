@@ -22,6 +22,7 @@ from hbdp_fed.errors import SettingError
 from hbdp_fed.models import save_weights
 from hbdp_fed.strict_json import dumps, loads
 from hbdp_fed.types import ModelUpdate, Weights
+from hbdp_fed.whole_files import write_whole
 from simulations.typed_path import check_name, typed_path
 
 SWEEP_FILE = "sweep.json"
@@ -151,9 +152,7 @@ class RunFolder:
         if not path.exists():
             return
         whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        unfinished = path.with_suffix(".partial")
-        unfinished.write_text("".join(line for line in whole if json.loads(line)["round"] <= round))
-        unfinished.replace(path)
+        write_whole(path, "".join(line for line in whole if json.loads(line)["round"] <= round))
 
     def round_lines(self) -> list[dict[str, Any]]:
         """What ``rounds.jsonl`` holds."""
@@ -190,9 +189,7 @@ class RunFolder:
         return self.observations / f"round-{number:04d}" / f"{hospital.replace(' ', '-')}.safetensors"
 
     def _write_json(self, name: str, value: Any) -> None:
-        unfinished = self.path / f"{name}.partial"
-        unfinished.write_text(dumps(value, indent=2) + "\n")
-        unfinished.replace(self.path / name)
+        write_whole(self.path / name, dumps(value, indent=2) + "\n")
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         with (self.path / name).open("a") as file:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hbdp_fed.federation.answers import Failure
 from hbdp_fed.federation.codec import RoundReport
+from hbdp_fed.whole_files import write_whole
 
 _SUFFIX = ".log"
 _INDENT = "    "
@@ -75,9 +76,7 @@ def forget_after(folder: Path, round: int) -> None:
         text = path.read_text(encoding="utf-8")
         kept = "".join(_until(text.splitlines(keepends=True), round))
         if kept != text:
-            unfinished = path.with_suffix(".partial")
-            unfinished.write_text(kept, encoding="utf-8")
-            unfinished.replace(path)
+            write_whole(path, kept)
 
 
 def _until(lines: Sequence[str], round: int) -> Iterator[str]:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "hbdp_fed"
 TREES = (LIBRARY, "simulations", "configs", "scripts")
 
-BOTTOM = {"errors", "seeding", "strict_json", "types"}
+BOTTOM = {"errors", "seeding", "strict_json", "types", "whole_files"}
 EVERYTHING = {
     *BOTTOM, "privacy", "models", "data", "dpsgd", "training", "adversary", "federation", "audit", "planning",
 }  # fmt: skip
@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "seeding": BOTTOM,
     "strict_json": BOTTOM,
     "types": BOTTOM,
+    "whole_files": BOTTOM,
     "privacy": BOTTOM,
     "models": BOTTOM,
     "data": BOTTOM,

@@ -28,6 +28,7 @@ from hbdp_fed.types import (
     ThreatModel,
     Weights,
 )
+from hbdp_fed.whole_files import write_whole
 
 
 def save_observation(observation: Observation, folder: Path, name: str) -> None:
@@ -129,7 +130,7 @@ def _save(record: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / f"{name}.safetensors", tensors)
     # Last, so that a recording without its tensors is never listed.
-    _write(folder / f"{name}.json", dumps(record, indent=2) + "\n")
+    write_whole(folder / f"{name}.json", dumps(record, indent=2) + "\n")
 
 
 def _load(folder: Path, name: str) -> tuple[dict[str, Any], Weights]:
@@ -150,9 +151,3 @@ def _save_shared(tensors: Mapping[str, Tensor], folder: Path, kind: str) -> str:
     if not path.exists():
         save_weights(path, tensors)
     return name
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -17,6 +17,7 @@ from torch import Tensor
 from hbdp_fed.audit.outcomes import ProbeOutcome
 from hbdp_fed.errors import DataFileError
 from hbdp_fed.types import Reconstruction
+from hbdp_fed.whole_files import whole
 
 _IMAGES = ("original", "reconstruction", "nearest")
 _KINDS = {"original": "f", "reconstruction": "f", "nearest": "f", "ssim": "f", "success": "b", "hospital": "U"}
@@ -96,10 +97,8 @@ def save_columns(path: Path, columns: Sequence[Column]) -> None:
     arrays["success"] = np.array([column.success for column in columns], dtype=np.bool_)
     arrays["hospital"] = np.array([column.hospital for column in columns], dtype=np.str_)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.partial")
-    with unfinished.open("wb") as file:
+    with whole(path) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    unfinished.replace(path)
 
 
 def load_columns(path: Path) -> list[Column]:

@@ -6,7 +6,6 @@ opening one takes no longer for a large hospital than for a small one.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from hbdp_fed.data.contract import Records
 from hbdp_fed.errors import DataFileError
+from hbdp_fed.whole_files import whole
 
 _ADVICE = "write the site's shard again"
 
@@ -31,12 +31,10 @@ def write_shard(path: Path, records: Records) -> None:
     tensors = {"images": records.images, "labels": records.labels}
     if records.masks is not None:
         tensors["masks"] = records.masks
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-        partial.replace(path)
+        with whole(path, shared=True) as unfinished:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise DataFileError(path, f"cannot be written ({error})") from error
 
 

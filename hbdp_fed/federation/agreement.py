@@ -26,13 +26,14 @@ from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.memory import kept_arrays, kept_records, put_back
 from hbdp_fed.federation.settings import Site
-from hbdp_fed.federation.site_folder import SiteFolder, settle, write_whole
+from hbdp_fed.federation.site_folder import SiteFolder, settle
 from hbdp_fed.models import read_facts, read_parts, read_weights, save_parts, save_weights, weights_sha256
 from hbdp_fed.privacy.history import Segment
 from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry, verify
 from hbdp_fed.privacy.site_policy import Terms
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.types import ModelUpdate, Weights
+from hbdp_fed.whole_files import write_whole
 
 _MOST_AGREEMENTS = 1_000
 _MOST_LEDGER_BYTES = 50_000_000

@@ -147,13 +147,6 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text so that it is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.partial")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 def settle(path: Path) -> None:
     """See to it that a file that was just written survives a power cut."""
     for target in (path, path.parent):

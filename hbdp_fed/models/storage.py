@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hbdp_fed.errors import DataFileError
 from hbdp_fed.types import Weights
+from hbdp_fed.whole_files import whole
 
 _BAR = "|"
 
@@ -24,14 +25,13 @@ def save_weights(path: Path, weights: Weights, *, facts: Mapping[str, str] | Non
         weights: By name.
         facts: Texts that are kept with them, by name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".partial")
     # Copies: safetensors refuses tensors that share memory.
     copies = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()
     }
-    save_file(copies, unfinished, metadata=dict(facts or {}))
-    unfinished.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as unfinished:
+        save_file(copies, unfinished, metadata=dict(facts or {}))
 
 
 def read_facts(path: Path) -> Mapping[str, str]:

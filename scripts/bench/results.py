@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hbdp_fed.strict_json import dumps
+from hbdp_fed.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,7 @@ def read_rows(path: Path) -> list[Row]:
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """All at once or not at all: whoever is interrupted keeps what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".partial")
-    unfinished.write_text(dumps(rows, indent=2) + "\n")
-    unfinished.replace(path)
+    write_whole(path, dumps(rows, indent=2) + "\n")
 
 
 def screen_table(rows: Sequence[Row]) -> Table:

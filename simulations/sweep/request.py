@@ -12,6 +12,7 @@ from typing import Any
 
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.strict_json import dumps, loads
+from hbdp_fed.whole_files import write_whole
 from simulations.compose import MOST_RUNS
 from simulations.schema import SweepConfig
 from simulations.sweep.axes import Asked, Axis
@@ -121,9 +122,7 @@ def read_request(folder: Path, *, key: str = "resume") -> Request:
 
 def write_request(folder: Path, request: Request) -> None:
     """Whole or not at all."""
-    unfinished = folder / f"{FILE}.partial"
-    unfinished.write_text(dumps(request, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / FILE)
+    write_whole(folder / FILE, dumps(request, indent=2) + "\n")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from hbdp_fed.audit import wording
 from hbdp_fed.planning import Policy, Recommendation, recommend
 from hbdp_fed.planning import read_sweep as evidence_of
 from hbdp_fed.strict_json import dumps, to_plain
+from hbdp_fed.whole_files import write_whole
 from simulations.compose import compose_run, typed
 from simulations.reporting import write_sweep_reports
 from simulations.run_folder import SWEEP_FILE
@@ -37,9 +38,7 @@ def write_results(
         console: Where to show tables and where the files are.
     """
     sweep = gather(folder, request, failures, time)
-    unfinished = folder / f"{SWEEP_FILE}.partial"
-    unfinished.write_text(dumps(sweep, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / SWEEP_FILE)
+    write_whole(folder / SWEEP_FILE, dumps(sweep, indent=2) + "\n")
     plain = read_sweep(folder)
     tables = list(sheets(plain))
     (folder / "sweep.csv").write_text(as_csv(plain), encoding="utf-8")
