@@ -18,7 +18,7 @@ from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.deployment import lead
 from hbdp_fed.federation.engine import IN_PROCESS, Simulated, run_federation
 from hbdp_fed.federation.faults import Fault
-from hbdp_fed.federation.journal import Told
+from hbdp_fed.federation.follower import Told
 from hbdp_fed.federation.preflight import Sizing
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.rounds import Listener

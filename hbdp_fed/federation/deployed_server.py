@@ -18,10 +18,11 @@ from flwr.serverapp import Grid, ServerApp
 from hbdp_fed.errors import QuorumLost
 from hbdp_fed.federation.charter import Charter, CharterError, charter_of
 from hbdp_fed.federation.deployed_grid import DeployedGrid
-from hbdp_fed.federation.journal import Journal, ServerFolder
+from hbdp_fed.federation.journal import Journal
 from hbdp_fed.federation.roster import call_roll
 from hbdp_fed.federation.rounds import RoundTable
 from hbdp_fed.federation.server_app import ServerHooks, Standing, conduct
+from hbdp_fed.federation.server_folder import ServerFolder
 from hbdp_fed.models import build_model, initial_weights, read_weights, weights_sha256
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import Weights

@@ -12,7 +12,8 @@ from typing import Any
 
 from hbdp_fed.errors import HospitalFailure
 from hbdp_fed.federation.charter import Charter
-from hbdp_fed.federation.journal import Follower, ServerFolder, Told
+from hbdp_fed.federation.follower import Follower, Told
+from hbdp_fed.federation.server_folder import ServerFolder
 from hbdp_fed.federation.superlink_client import Connection, SuperLinkError, project_folder
 from hbdp_fed.types import Weights
 

@@ -16,7 +16,7 @@ from hbdp_fed.federation import deployed_grid, deployment
 from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.deployed_server import SERVER_ROOT
 from hbdp_fed.federation.deployment import Deployment, lead
-from hbdp_fed.federation.journal import Told
+from hbdp_fed.federation.follower import Told
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.superlink_client import SuperLinkError
 from hbdp_fed.types import Weights

@@ -18,7 +18,8 @@ from hbdp_fed.federation import deployed_grid
 from hbdp_fed.federation.charter import CHARTER, Charter, CharterError
 from hbdp_fed.federation.codec import identity_content
 from hbdp_fed.federation.deployed_server import SERVER_ROOT, make_deployed_server_app
-from hbdp_fed.federation.journal import Follower, ServerFolder, Told
+from hbdp_fed.federation.follower import Follower, Told
+from hbdp_fed.federation.server_folder import ServerFolder
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.federation.site_folder import write_policy
 from hbdp_fed.models import save_weights, weights_sha256

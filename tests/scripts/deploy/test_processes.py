@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hbdp_fed.federation.charter import Charter
-from hbdp_fed.federation.journal import ServerFolder
+from hbdp_fed.federation.server_folder import ServerFolder
 from hbdp_fed.federation.site_folder import write_policy
 from hbdp_fed.privacy.ledger import verify
 from scripts.deploy.federation import Federation, found
