@@ -37,9 +37,14 @@ def test_a_block_that_fails_leaves_what_was_there_and_nothing_beside_it(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with pytest.raises(problem), whole(path, shared=shared) as unfinished:
-        unfinished.write_text("half")
-        raise problem
+
+    def begin() -> None:
+        with whole(path, shared=shared) as unfinished:
+            unfinished.write_text("half")
+            raise problem
+
+    with pytest.raises(problem):
+        begin()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
 
