@@ -1,4 +1,4 @@
-"""What every test shares: a quiet environment, one thread for torch, and the way to the real images."""
+"""What every test shares: a quiet environment, one thread for arithmetic, and the way to the real images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["MPLBACKEND"] = "Agg"
+# Tests run beside each other already: threads that wait for a processor cost a quarter of all the time.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import pytest
 from hypothesis import settings
