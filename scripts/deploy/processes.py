@@ -107,4 +107,6 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # A server answers from dozens of threads, and each would keep what it once needed for messages to itself.
+        "MALLOC_ARENA_MAX": "2",
     }
