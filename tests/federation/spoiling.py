@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import resource
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +24,7 @@ FEW_AND_MANY = [300, pytest.param(50_000, marks=pytest.mark.slow)]
 """How many messages a test looks at."""
 
 _PORTION = 1_000
+_MOST_OF_ONE, _MOST_OF_ALL = 32 * 1024, 64 * 1024
 
 
 def message(content: RecordDict) -> Message:
@@ -108,26 +111,42 @@ def _items(draw: st.DrawFn, old: list[Any]) -> list[Any]:
 
 
 def told(read: Callable[[Message], _Read], content: RecordDict) -> _Read | None:
-    """What was read; None where it was refused, which must be short and do nothing to a terminal."""
+    """What was read; None where it was refused, which must be short and do nothing to a terminal.
+
+    Either way reading takes no memory worth naming.
+    """
+    sent, before = message(content), _most_memory()
     try:
-        return read(message(content))
+        return read(sent)
     except MessageError as error:
         text = str(error)
         if len(text) > 500 or shown(text) != text:
             pytest.fail(f"an error that repeats what was sent: {text!r}")
         return None
+    finally:
+        taken = _most_memory() - before
+        if taken > _MOST_OF_ONE:
+            pytest.fail(f"reading one message took {taken / 1024:.0f} MiB")
 
 
 def look_at_many(genuine: Callable[[], RecordDict], check: Callable[[RecordDict], None], examples: int) -> None:
-    """Check so many spoiled messages, which take no memory worth naming, however many there are."""
+    """Check so many spoiled messages, of which nothing is kept, however many there are."""
     before = _memory()
     # In portions: of one, hypothesis keeps every example.
     for _ in range(0, examples, _PORTION):
         many = settings(max_examples=min(examples, _PORTION), database=None, suppress_health_check=list(HealthCheck))
         many(given(spoiled(genuine))(check))()
-    assert _memory() - before < 200 * 1024
+    kept = _memory() - before
+    assert kept < _MOST_OF_ALL, f"{examples} messages left {kept / 1024:.0f} MiB behind"
 
 
-def _memory() -> int:
-    """The most that the process has held, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def _memory() -> float:
+    """What the process holds now and the system could not take back, in KiB."""
+    gc.collect()
+    held = psutil.Process().memory_info()
+    return float(held.rss - held.shared) / 1024
+
+
+def _most_memory() -> float:
+    """The most that it has held so far, in KiB."""
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
