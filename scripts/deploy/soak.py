@@ -128,7 +128,7 @@ def _soak(
                 time.sleep(0.5)
         finally:
             if run.poll() is None:
-                os.kill(run.pid, signal.SIGINT)
+                os.kill(run.pid, signal.SIGTERM)
             run.wait(timeout=600)
     stops["minutes"] = round((time.monotonic() - begun) / 60)
     # Interrupted when the time was up, or done: anything else ended it before.
