@@ -238,7 +238,9 @@ def _expected_batch(hyper: Hyperparameters, hospital: Hospital, site_sizes: Sequ
     if len(hospital.sites) == 1:
         return hyper.batch_of(hospital.size, federation=total)
     sizes = [site_sizes[site] for site in hospital.sites]
-    return sum(min(size, hyper.batch_of(size, federation=total)) for size in sizes)
+    # A record that two sites hold is in the pool once, with one chance to be drawn.
+    once = hospital.size / sum(sizes)
+    return once * sum(min(size, hyper.batch_of(size, federation=total)) for size in sizes)
 
 
 def _engine_settings(config: RunConfig) -> EngineSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,6 @@ from hbdp_fed.data.contract import ImageDataset, Records, as_floats
 from hbdp_fed.data.layout import lay_out
 from hbdp_fed.data.partition import Partition, PartitionSettings
 from hbdp_fed.data.sites import Scanner, apply_scanner, draw_scanner
-from hbdp_fed.errors import SettingError
 from hbdp_fed.seeding import generator
 
 _LOGGER = logging.getLogger(__name__)
@@ -26,7 +26,8 @@ class Hospital:
     Attributes:
         name: Its name in every report.
         records: Its training records as its own scanner shows them.
-        indices: int64 (n,), ascending: where they stand in the data set's training split.
+        indices: int64 (n,), ascending: where they stand in the data set's training split. A record that another
+            hospital holds as well stands in both.
         sites: Whose records it trains with, as places in :attr:`FederatedDataset.sites`: as a rule its own alone.
         elsewhere: How many records it holds on its own machine, where none are here; None where they are.
     """
@@ -52,7 +53,7 @@ class FederatedDataset:
         task: The data set's task.
         class_names: One name a class.
         sites: The names of all sites, in the fixed order that every index of a site refers to.
-        site_sizes: The training records of each.
+        site_sizes: The training records of each; one that two sites hold counts at both.
         scanners: The scanner of each.
         hospitals: Who trains: a hospital a site, in the same order, unless :mod:`hbdp_fed.data.members` says otherwise.
         val: The validation split, in the data set's order, each record as its site's scanner shows it.
@@ -79,7 +80,7 @@ def deal(
     *,
     clients: int,
     partition: PartitionSettings,
-    scanner_shift: float = 0.0,
+    scanner_shift: float | Sequence[float] = 0.0,
     seed: int,
     min_records: int = 1,
 ) -> FederatedDataset:
@@ -92,32 +93,40 @@ def deal(
         dataset: What is dealt.
         clients: The number of hospitals.
         partition: How records are spread over them.
-        scanner_shift: How much the sites' scanners differ, in [0, 1]; at 0 every image stays as it is, bit for bit.
-        seed: The run's seed. Proportions, assignment and scanners have streams of their own.
+        scanner_shift: How much the sites' scanners differ, in [0, 1], or how far each site's own may stray; at 0 every
+            image stays as it is, bit for bit.
+        seed: The run's seed. Proportions, assignment, overlap and scanners have streams of their own.
         min_records: The fewest training records (or patients) of a hospital.
 
     Raises:
         SettingError: if ``clients``, the partition's settings or ``scanner_shift`` cannot be used with this data set.
     """
     check_integer("clients", clients, minimum=1)
-    scanners = [draw_scanner(scanner_shift, generator(seed, "scanner", site)) for site in range(clients)]
-    if scanner_shift > 0 and dataset.train.images.dim() != 4:
-        raise SettingError("data.scanner_shift", "scanners are simulated for images, not for volumes: set it to 0")
+    shifts = scanner_shift if isinstance(scanner_shift, Sequence) else [scanner_shift] * clients
+    scanners = tuple(
+        draw_scanner(shift, generator(seed, "scanner", site))
+        for site, shift in zip(range(clients), shifts, strict=True)
+    )
     layout = lay_out(dataset, partition, clients=clients, seed=seed, min_records=min_records)
     parts = layout.parts
-    train = _render(dataset.train, parts["train"], scanners, seed, "train")
     hospitals = tuple(
-        Hospital(name=name, records=train.select(own), indices=own, sites=(site,))
-        for site, (name, own) in enumerate(zip(layout.names, parts["train"].indices, strict=True))
+        Hospital(
+            name=layout.names[site],
+            records=_seen(dataset.train, own, scanners, site, seed, "train"),
+            indices=own,
+            sites=(site,),
+        )
+        for site, own in enumerate(layout.held)
     )
-    _LOGGER.info("dealt %d training records to %d hospitals: %s", len(train), clients, parts["train"].sizes)
+    sizes = tuple(hospital.size for hospital in hospitals)
+    _LOGGER.info("dealt %d training records to %d hospitals: %s", len(dataset.train), clients, sizes)
     return FederatedDataset(
         name=dataset.name,
         task=dataset.task,
         class_names=dataset.class_names,
         sites=tuple(layout.names),
-        site_sizes=parts["train"].sizes,
-        scanners=tuple(scanners),
+        site_sizes=sizes,
+        scanners=scanners,
         hospitals=hospitals,
         val=_render(dataset.val, parts["val"], scanners, seed, "val"),
         val_site=parts["val"].owners(),
@@ -126,13 +135,23 @@ def deal(
     )
 
 
-def _render(records: Records, part: Partition, scanners: list[Scanner], seed: int, split: str) -> Records:
+def _render(records: Records, part: Partition, scanners: Sequence[Scanner], seed: int, split: str) -> Records:
     """The split in its own order, each record as its site's scanner shows it."""
-    if all(scanner == Scanner() for scanner in scanners):
+    if all(scanner.changes_nothing for scanner in scanners):
         return records
     images = torch.empty(records.images.shape)
-    for site, (own, scanner) in enumerate(zip(part.indices, scanners, strict=True)):
-        if len(own):
-            seen = apply_scanner(as_floats(records.images[own]), scanner, generator(seed, "scanner", site, split))
-            images[own] = seen
+    for site, own in enumerate(part.indices):
+        images[own] = _seen(records, own, scanners, site, seed, split).images
     return replace(records, images=images)
+
+
+def _seen(records: Records, own: Tensor, scanners: Sequence[Scanner], site: int, seed: int, split: str) -> Records:
+    """Some records as a site's scanner shows them. A record's grain follows from its place in the split alone.
+
+    Where any site's scanner makes floats of bytes, so do all: records of several sites are put together.
+    """
+    chosen = records.select(own)
+    if all(scanner.changes_nothing for scanner in scanners):
+        return chosen
+    grains = (generator(seed, "scanner", site, split, index) for index in own.tolist())
+    return replace(chosen, images=as_floats(apply_scanner(chosen.images, scanners[site], grains)))

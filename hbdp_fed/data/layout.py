@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.overlap import let_two_know
 from hbdp_fed.data.partition import (
     NATURAL,
     Partition,
@@ -32,10 +33,13 @@ class Layout:
     Attributes:
         names: The hospitals in their fixed order.
         parts: For ``train``, ``val`` and ``test``, which records are whose.
+        held: By hospital the training records that it holds, int64 (n_i,), ascending: its own, and those of patients
+            whom another one knows as well.
     """
 
     names: tuple[str, ...]
     parts: Mapping[str, Partition]
+    held: tuple[Tensor, ...]
 
 
 def lay_out(
@@ -45,6 +49,7 @@ def lay_out(
 
     Under ``natural`` the hospitals are the values of a column, in alphabetical order, and a patient whose records come
     from two of them is known to both. Everywhere else a patient, or whatever ``dataset.group`` is, is dealt as a whole.
+    ``settings.overlap`` then lets some be known to a second hospital.
 
     Args:
         dataset: What is dealt.
@@ -58,23 +63,48 @@ def lay_out(
     """
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     if settings.scheme == NATURAL:
-        return _natural(splits, settings.column, clients, min_records)
-    strata = _strata(splits, dataset.task)
+        names, parts = _natural(splits, settings.column, clients, min_records)
+    else:
+        names = hospital_names(clients)
+        parts = _drawn(splits, settings, dataset.task, clients=clients, seed=seed, min_records=min_records)
+    # Whom two hospitals know matters to training alone: everybody is judged once.
+    held = let_two_know(
+        parts["train"],
+        dataset.train.groups,
+        overlap=settings.overlap,
+        generator=generator(seed, "partition", "overlap"),
+    )
+    return Layout(names=names, parts=parts, held=held)
+
+
+def _drawn(
+    splits: Mapping[str, Records],
+    settings: PartitionSettings,
+    task: str,
+    *,
+    clients: int,
+    seed: int,
+    min_records: int,
+) -> dict[str, Partition]:
+    """Whose each record is, by a draw."""
+    strata = _strata(splits, task)
     proportions = draw_proportions(
         settings,
         clients=clients,
-        class_sizes=_class_sizes(dataset.train, strata["train"], _count(strata)),
+        class_sizes=_class_sizes(splits["train"], strata["train"], _count(strata)),
         generator=generator(seed, "partition", "proportions"),
         min_records=min_records,
     )
-    parts = {
+    return {
         split: assign(strata[split], proportions, generator(seed, "partition", split), groups=records.groups)
         for split, records in splits.items()
     }
-    return Layout(names=hospital_names(clients), parts=parts)
 
 
-def _natural(splits: Mapping[str, Records], column: str | None, clients: int, min_records: int) -> Layout:
+def _natural(
+    splits: Mapping[str, Records], column: str | None, clients: int, min_records: int
+) -> tuple[tuple[str, ...], dict[str, Partition]]:
+    """The hospitals that a column names, and whose each record is."""
     train = splits["train"]
     if not train.attributes:
         raise SettingError("partition.scheme", "this data set has no column that names a hospital; take another scheme")
@@ -109,7 +139,7 @@ def _natural(splits: Mapping[str, Records], column: str | None, clients: int, mi
             raise SettingError(
                 "partition.column", f"'{source}' of '{column}' has {size} training records, fewer than {min_records}"
             )
-    return Layout(names=names, parts=parts)
+    return names, parts
 
 
 def _file_name(source: str) -> str:

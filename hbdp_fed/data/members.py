@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from hbdp_fed.data.contract import ImageDataset, concatenate
@@ -86,12 +87,17 @@ def held_elsewhere(dataset: ImageDataset, sizes: Mapping[str, int]) -> Federated
 
 
 def pooled(federated: FederatedDataset) -> FederatedDataset:
-    """The same records in one place, each as its own site's scanner shows it."""
+    """The same records in one place, each as its own site's scanner shows it; one that two hold, as the first one's."""
     hospitals = federated.hospitals
+    indices = torch.cat([hospital.indices for hospital in hospitals])
+    records = concatenate([hospital.records for hospital in hospitals])
+    kept = torch.from_numpy(np.sort(np.unique(indices.numpy(), return_index=True)[1]))
+    if len(kept) < len(indices):
+        indices, records = indices[kept], records.select(kept)
     place = Hospital(
         name=POOLED,
-        records=concatenate([hospital.records for hospital in hospitals]),
-        indices=torch.cat([hospital.indices for hospital in hospitals]),
+        records=records,
+        indices=indices,
         sites=tuple(site for hospital in hospitals for site in hospital.sites),
     )
     return replace(federated, hospitals=(place,))

@@ -36,9 +36,12 @@ class PartitionSettings:
             gives every hospital the same mix of classes; ``dirichlet`` skews it.
         alpha: The concentration of ``dirichlet``, positive: 0.1 leaves most hospitals with mostly one class, 100 is
             close to ``iid``.
-        sizes: A key of ``SIZES``: ``equal``, or ``power_law`` for a few large hospitals and many small ones.
+        sizes: A key of ``SIZES``: ``equal``, ``power_law`` for a few large hospitals and many small ones, or ``sites``
+            for ``shares``.
         exponent: The power law's exponent, not negative; 0 makes it ``equal``.
         column: The column of ``natural``, one of the data set's attributes.
+        shares: Of ``sites``: the share of all records of each hospital, positive; they need not add up to 1.
+        overlap: The share of patients (records, where no patient is known) who are known to two hospitals, in [0, 1).
     """
 
     scheme: str = "iid"
@@ -46,6 +49,8 @@ class PartitionSettings:
     sizes: str = "equal"
     exponent: float = 1.0
     column: str | None = None
+    shares: tuple[float, ...] | None = None
+    overlap: float = 0.0
 
     def __post_init__(self) -> None:
         if self.scheme not in (*SCHEMES, NATURAL):
@@ -54,6 +59,8 @@ class PartitionSettings:
             raise unknown_choice("partition.sizes", self.sizes, SIZES)
         check_number("partition.alpha", self.alpha, low=0.0, open_ends=True)
         check_number("partition.exponent", self.exponent, low=0.0)
+        if not 0 <= check_number("partition.overlap", self.overlap, low=0.0, high=1.0) < 1:
+            raise SettingError("partition.overlap", f"must lie in [0, 1), got {self.overlap:g}")
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def draw_proportions(
         raise SettingError(
             "clients", f"{clients} hospitals need at least {clients * min_records} records, but there are {total}"
         )
-    shares = SIZES[settings.sizes](clients, settings.exponent)
+    shares = SIZES[settings.sizes](clients, settings)
     # NumPy has a gamma sampler that survives tiny concentrations; its stream follows from the torch generator's.
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     for _ in range(_MAX_DRAWS):
@@ -200,14 +207,22 @@ def hospital_names(count: int) -> tuple[str, ...]:
     return tuple(f"hospital-{number:0{digits}d}" for number in range(1, count + 1))
 
 
-def _equal_shares(clients: int, exponent: float) -> Tensor:
+def _equal_shares(clients: int, settings: PartitionSettings) -> Tensor:
     """The same share of all records for every hospital: float64 (H,)."""
     return torch.full((clients,), 1 / clients, dtype=torch.float64)
 
 
-def _power_law_shares(clients: int, exponent: float) -> Tensor:
+def _power_law_shares(clients: int, settings: PartitionSettings) -> Tensor:
     """Hospital i (from 0) in proportion to (i + 1)^-exponent: float64 (H,)."""
-    weights = torch.arange(1, clients + 1, dtype=torch.float64) ** -exponent
+    weights = torch.arange(1, clients + 1, dtype=torch.float64) ** -settings.exponent
+    return weights / weights.sum()
+
+
+def _given_shares(clients: int, settings: PartitionSettings) -> Tensor:
+    """Every hospital's own share, as it was given: float64 (H,)."""
+    weights = torch.tensor(settings.shares or (1.0,) * clients, dtype=torch.float64)
+    if len(weights) != clients or not bool((weights > 0).all()):
+        raise ValueError(f"shares must be {clients} positive numbers, got {settings.shares}")
     return weights / weights.sum()
 
 
@@ -231,11 +246,12 @@ SCHEMES: Mapping[str, Callable[[Tensor, int, float, np.random.Generator], Propor
 }
 """How classes are spread, by name: from size shares, number of classes, alpha and a random stream to proportions."""
 
-SIZES: Mapping[str, Callable[[int, float], Tensor]] = {
+SIZES: Mapping[str, Callable[[int, PartitionSettings], Tensor]] = {
     "equal": _equal_shares,
     "power_law": _power_law_shares,
+    "sites": _given_shares,
 }
-"""How large hospitals are, by name: from their number and the exponent to shares of all records that sum to 1."""
+"""How large hospitals are, by name: from their number and the settings to shares of all records that sum to 1."""
 
 
 def _too_uneven(settings: PartitionSettings, clients: int, total: int, min_records: int) -> SettingError:
@@ -245,6 +261,8 @@ def _too_uneven(settings: PartitionSettings, clients: int, total: int, min_recor
         return SettingError(
             "partition.exponent", f"{settings.exponent:g} is too steep to give {goal}; take a smaller one"
         )
+    if settings.sizes == "sites" and settings.scheme == "iid":
+        return SettingError("sites", f"its shares are too uneven to give {goal}; take fewer clients")
     return SettingError(
         "partition.alpha",
         f"{_MAX_DRAWS} draws with {settings.alpha:g} did not give {goal}; take a larger alpha",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.contract import ImageDataset, Records, as_floats
 from hbdp_fed.data.federated import FederatedDataset, deal
 from hbdp_fed.data.partition import PartitionSettings, deal_counts
 from hbdp_fed.data.phantom import load_phantom
-from hbdp_fed.data.sites import Scanner
+from hbdp_fed.data.sites import Scanner, bias_field
 from hbdp_fed.errors import SettingError
 
 SKEWED = PartitionSettings(scheme="dirichlet", alpha=1.0, sizes="power_law")
@@ -78,11 +78,66 @@ def test_bytes_seen_by_a_scanner_are_floats_and_the_same_as_of_float_images() ->
     assert torch.equal(stored.images, before)
 
 
-def test_a_scanner_shift_of_volumes_is_refused() -> None:
-    volumes = Records(images=torch.rand((8, 1, 2, 3, 4)), labels=torch.arange(8) % 2)
+def test_volumes_have_scanners_as_images_have() -> None:
+    volumes = Records(images=torch.full((8, 1, 6, 9, 7), 0.5), labels=torch.arange(8) % 2)
     dataset = ImageDataset("any", "binary", ("a", "b"), train=volumes, val=volumes, test=volumes)
-    with pytest.raises(SettingError, match=r"^data\.scanner_shift: .* not for volumes: set it to 0$"):
-        deal(dataset, clients=2, partition=PartitionSettings(), scanner_shift=0.1, seed=0)
+    federation = deal(dataset, clients=2, partition=PartitionSettings(), scanner_shift=1.0, seed=0)
+    for hospital, scanner in zip(federation.hospitals, federation.scanners, strict=True):
+        seen = hospital.records.images
+        assert seen.shape == (4, 1, 6, 9, 7)
+        expected = (0.5 * bias_field(scanner, (6, 9, 7))) ** scanner.gamma
+        assert float((seen.mean(dim=0)[0] - expected).abs().max()) < 4 * scanner.noise
+        assert float((seen - expected).std()) == pytest.approx(scanner.noise, rel=0.15)
+    first, second = (hospital.records.images.mean(dim=0) for hospital in federation.hospitals)
+    assert float((first - second).abs().mean()) > 0.02
+
+
+def test_a_record_looks_the_same_whoever_else_is_at_its_hospital(dataset: ImageDataset) -> None:
+    """A scanner is its hospital's own, and a record's grain its own: the batch has no part in either."""
+    few = replace(dataset, train=dataset.train.select(torch.arange(40)))
+    all_of_them, some = (
+        deal(each, clients=1, partition=PartitionSettings(), scanner_shift=1.0, seed=0).hospitals[0].records.images
+        for each in (dataset, few)
+    )
+    assert torch.allclose(all_of_them[:40], some, atol=1e-6)
+
+
+def test_every_site_strays_as_far_as_its_own_shift_and_bytes_of_all_become_floats() -> None:
+    stored = Records(images=torch.arange(240, dtype=torch.uint8).view(60, 1, 2, 2), labels=torch.arange(60) % 2)
+    dataset = ImageDataset("any", "binary", ("a", "b"), train=stored, val=stored, test=stored)
+    own = [0.0, 0.3, 1.0]
+    federation = deal(dataset, clients=3, partition=PartitionSettings(), scanner_shift=own, seed=0)
+    alike = [deal(dataset, clients=3, partition=PartitionSettings(), scanner_shift=one, seed=0) for one in own]
+    assert federation.scanners == tuple(alike[site].scanners[site] for site in range(3))
+    assert federation.scanners[0] == Scanner()
+    for site, hospital in enumerate(federation.hospitals):
+        assert hospital.records.images.dtype == torch.float32
+        floats = as_floats(alike[site].hospitals[site].records.images)
+        assert torch.equal(hospital.records.images, floats)
+    assert torch.equal(federation.hospitals[0].records.images, stored.images[federation.hospitals[0].indices] / 255)
+
+
+def test_as_many_shifts_as_sites_are_needed(dataset: ImageDataset) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        deal(dataset, clients=3, partition=PartitionSettings(), scanner_shift=[0.0, 1.0], seed=0)
+
+
+def test_a_record_that_two_hospitals_hold_is_seen_by_the_scanner_of_each(dataset: ImageDataset) -> None:
+    federation = deal(dataset, clients=3, partition=PartitionSettings(overlap=0.4), scanner_shift=1.0, seed=0)
+    plain = deal(dataset, clients=3, partition=PartitionSettings(), scanner_shift=1.0, seed=0)
+    assert sum(federation.site_sizes) == sum(len(hospital.records) for hospital in federation.hospitals) == 90 + 36
+    assert federation.site_sizes == tuple(hospital.size for hospital in federation.hospitals)
+    for hospital, own in zip(federation.hospitals, plain.hospitals, strict=True):
+        kept = torch.isin(hospital.indices, own.indices)
+        assert torch.equal(hospital.records.images[kept], own.records.images)
+        assert torch.equal(hospital.records.labels, dataset.train.labels[hospital.indices])
+    a, b = federation.hospitals[:2]
+    both = [(i, j) for i, x in enumerate(a.indices.tolist()) for j, y in enumerate(b.indices.tolist()) if x == y]
+    assert both
+    assert all(not torch.equal(a.records.images[i], b.records.images[j]) for i, j in both)
+    # Nobody is judged twice.
+    assert torch.equal(federation.test.images, plain.test.images)
+    assert torch.equal(federation.val_site, plain.val_site)
 
 
 def test_a_hospital_may_have_no_record_to_be_judged_on(dataset: ImageDataset) -> None:
@@ -109,7 +164,7 @@ def test_names_groups_and_attributes_follow_their_records(dataset: ImageDataset)
 
 
 def test_with_scanner_shift_every_record_has_its_own_sites_look() -> None:
-    # Constant mid-grey records: without grain, what a scanner makes of them is one value, computed here by hand.
+    # Constant mid-grey records: without grain, what a scanner makes of them is its field under its curve.
     grey = Records(images=torch.full((60, 1, 8, 8), 0.5), labels=torch.arange(60) % 2)
     dataset = ImageDataset("grey", "binary", ("a", "b"), train=grey, val=grey, test=grey)
     federation = deal(dataset, clients=3, partition=PartitionSettings(), scanner_shift=0.5, seed=0)
@@ -117,11 +172,11 @@ def test_with_scanner_shift_every_record_has_its_own_sites_look() -> None:
     for hospital in federation.hospitals:
         (site,) = hospital.sites
         scanner = federation.scanners[site]
-        expected = scanner.gain * (0.5**scanner.gamma - 0.5) + 0.5 + scanner.offset
+        expected = (0.5 * bias_field(scanner, (8, 8))) ** scanner.gamma
         at_site = (hospital.records, federation.val.select(torch.where(federation.val_site == site)[0]))
         for records in (*at_site, federation.test.select(torch.where(federation.test_site == site)[0])):
-            assert float(records.images.mean()) == pytest.approx(expected, abs=0.01)
-        looks.append(expected)
+            assert float((records.images.mean(dim=0)[0] - expected).abs().max()) < 0.03
+        looks.append(float(expected.mean()))
     assert max(looks) - min(looks) > 0.02
 
 
