@@ -33,6 +33,7 @@ def check_deployment(config: RunConfig) -> None:
     project_folder()
     federation = config.federation
     for key, wanted, simulated in (
+        ("sites", [], config.sites.kinds),
         ("federation.profiles", {}, federation.profiles),
         ("federation.deadline_s", None, federation.deadline_s),
         ("federation.faults", [], federation.faults),

@@ -48,6 +48,7 @@ from simulations.model_setup import architecture_for, check_model, first_weights
 from simulations.recipes import Hyperparameters
 from simulations.schema import DataConfig, FederationConfig, RunConfig, TrainingConfig
 from simulations.secure import check_secure_plan
+from simulations.site_kinds import kinds_of_sites, scanner_shifts
 from simulations.site_profiles import site_profiles
 
 TAKES_LONG = "a round of this model's gradients takes more than minutes"
@@ -150,7 +151,12 @@ def prepare(config: RunConfig) -> Prepared:
     names = [hospital.name for hospital in federated.hospitals]
     steps = _planned_steps(config, hyper, names, probes=probes)
     _check_faulty(config.federation, names)
-    profiles = site_profiles(config.federation.profiles, names, known=(*federated.sites, *names))
+    profiles = site_profiles(
+        config.federation.profiles,
+        names,
+        known=(*federated.sites, *names),
+        by_kind={name: kind.profile for name, kind in zip(federated.sites, kinds_of_sites(config), strict=False)},
+    )
     accountant = cast(Accountant, config.privacy.accountant)  # checked above
     plans = tuple(
         plan_hospital(
@@ -209,11 +215,12 @@ def _dealt(dataset: ImageDataset, config: RunConfig) -> FederatedDataset:
     """
     if config.federation.elsewhere:
         return held_elsewhere(dataset, config.federation.elsewhere)
+    shares = tuple(kind.share for kind in kinds_of_sites(config)) or None
     return deal(
         dataset,
         clients=config.clients,
-        partition=PartitionSettings(**vars(config.partition)),
-        scanner_shift=config.data.scanner_shift,
+        partition=PartitionSettings(**vars(config.partition), shares=shares),
+        scanner_shift=scanner_shifts(config),
         seed=config.seed,
     )
 

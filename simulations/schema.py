@@ -28,7 +28,7 @@ class DataConfig:
     """What every data set has. A data set's own options are the further fields of its class below."""
 
     name: str = MISSING
-    scanner_shift: float = 0.0
+    scanner_shift: float | None = 0.0
     subgroups: list[str] = field(default_factory=list)
     recipes: list[Recipe] = field(default_factory=list)
 
@@ -174,6 +174,30 @@ class PartitionConfig:
     sizes: str = "equal"
     exponent: float = 1.0
     column: str | None = None
+    overlap: float = 0.0
+
+
+@dataclass
+class SiteKindConfig:
+    """One kind of hospital: how many there are, what they hold, their scanners, computers, lines and outages."""
+
+    kind: str = MISSING
+    hospitals: float = MISSING
+    records: float = MISSING
+    scanner_shift: float = 0.0
+    records_per_s: float = 500.0
+    download_mbit_s: float = 100.0
+    upload_mbit_s: float = 40.0
+    latency_s: float = 0.1
+    availability: float = 1.0
+
+
+@dataclass
+class SitesConfig:
+    """What kinds of hospitals there are; none where all are alike."""
+
+    name: str = "equal"
+    kinds: list[SiteKindConfig] = field(default_factory=list)
 
 
 @dataclass
@@ -312,6 +336,7 @@ class RunConfig:
     data: DataConfig = MISSING
     model: ModelConfig = MISSING
     engine: EngineConfig = MISSING
+    sites: SitesConfig = field(default_factory=SitesConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -430,3 +455,4 @@ def register() -> None:
     store.store(group="model", name="unet_schema", node=UnetConfig)
     store.store(group="model", name="monai_unet_schema", node=MonaiUnetConfig)
     store.store(group="engine", name="engine_schema", node=EngineConfig)
+    store.store(group="sites", name="sites_schema", node=SitesConfig)

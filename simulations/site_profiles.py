@@ -15,14 +15,19 @@ DEFAULT = "default"
 
 
 def site_profiles(
-    wanted: Mapping[str, Any], hospitals: Sequence[str], *, known: Sequence[str] | None = None
+    wanted: Mapping[str, Any],
+    hospitals: Sequence[str],
+    *,
+    known: Sequence[str] | None = None,
+    by_kind: Mapping[str, Mapping[str, float]] | None = None,
 ) -> tuple[SiteProfile, ...]:
-    """Every hospital's profile, in their order: its own fields, then those of ``default``, then plausible ones.
+    """Every hospital's profile, in their order: its own fields, then those of ``default``, of its kind, plausible ones.
 
     Args:
         wanted: By hospital, or :data:`DEFAULT`, the fields of :class:`SiteProfile` that differ.
         hospitals: Those that take part.
         known: The names that may have a profile; None for those of ``hospitals``.
+        by_kind: By hospital what its kind of site says, where it has one.
 
     Raises:
         SettingError: for a hospital or a field that does not exist, or a value that cannot be used.
@@ -39,7 +44,10 @@ def site_profiles(
                 raise SettingError(KEY, f"{name} has no field '{field}'; the fields are: {', '.join(there)}")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise SettingError(KEY, f"{name}: {field} must be a number, got {value}")
-    return tuple(_profile(name, {**wanted.get(DEFAULT, {}), **wanted.get(name, {})}) for name in hospitals)
+    kinds = by_kind or {}
+    return tuple(
+        _profile(name, {**kinds.get(name, {}), **wanted.get(DEFAULT, {}), **wanted.get(name, {})}) for name in hospitals
+    )
 
 
 def _profile(name: str, given: Mapping[str, float]) -> SiteProfile:

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from hbdp_fed.privacy.image_error import LinearProbe, noise_for_mse, noise_for_ncc, noise_for_psnr
     from hbdp_fed.privacy.plan import plan_hospital
     from hbdp_fed.privacy.reconstruction import (
+        history_worst_case,
         relaxed_coherent,
         relaxed_coherent_interval,
         relaxed_paper,
         worst_case,
         worst_case_interval,
     )
+    from hbdp_fed.privacy.shared import SharedGuarantee, shared_guarantee
     from hbdp_fed.privacy.surfaces import aggregate_noise_multiplier
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "LinearProbe",
     "Protection",
     "Segment",
+    "SharedGuarantee",
     "aggregate_noise_multiplier",
     "best_identification",
     "best_identification_interval",
@@ -57,6 +60,7 @@ __all__ = [
     "history_delta",
     "history_epsilon",
     "history_epsilon_interval",
+    "history_worst_case",
     "least_epsilon",
     "noise_for_mse",
     "noise_for_ncc",
@@ -66,6 +70,7 @@ __all__ = [
     "relaxed_coherent",
     "relaxed_coherent_interval",
     "relaxed_paper",
+    "shared_guarantee",
     "shared_patient_epsilon",
     "worst_case",
     "worst_case_interval",
@@ -102,8 +107,16 @@ _HOMES: Sequence[tuple[Callable[[], ModuleType], tuple[str, ...]]] = (
     (lambda: import_module("hbdp_fed.privacy.guarantee"), ("Protection", "protection")),
     (
         lambda: import_module("hbdp_fed.privacy.reconstruction"),
-        ("relaxed_coherent", "relaxed_coherent_interval", "relaxed_paper", "worst_case", "worst_case_interval"),
+        (
+            "history_worst_case",
+            "relaxed_coherent",
+            "relaxed_coherent_interval",
+            "relaxed_paper",
+            "worst_case",
+            "worst_case_interval",
+        ),
     ),
+    (lambda: import_module("hbdp_fed.privacy.shared"), ("SharedGuarantee", "shared_guarantee")),
     (lambda: import_module("hbdp_fed.privacy.surfaces"), ("aggregate_noise_multiplier",)),
 )
 """A module, and which of these names it has."""

@@ -26,6 +26,7 @@ its distance from the truth, which :func:`relaxed_coherent_interval` states.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -33,7 +34,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
 from hbdp_fed.privacy.discretised import Bounds, PowerBounds, power_bounds, tail_bound
-from hbdp_fed.privacy.history import Segment, check_mechanism, probability_of_inclusion
+from hbdp_fed.privacy.history import History, Segment, check_mechanism, merged, probability_of_inclusion
 from hbdp_fed.privacy.steps import Pair
 
 TOLERANCE = 5e-4
@@ -58,6 +59,27 @@ def worst_case(*, prior: float, noise_multiplier: float, sample_rate: float, ste
         ValueError: naming the argument that is out of its range.
     """
     return _power(Pair.REMOVE, prior, noise_multiplier, sample_rate, steps).upper
+
+
+def history_worst_case(history: Iterable[Segment], *, prior: float) -> float:
+    """As :func:`worst_case`, of a history of segments: of a record that two hospitals hold, for what both release.
+
+    Args:
+        history: Any exposure.
+        prior: As there.
+
+    Returns:
+        An upper bound in [prior, 1].
+
+    Raises:
+        ValueError: if ``prior`` is out of its range.
+    """
+    _check_prior(prior)
+    exposure = merged(history)
+    noisy = tuple(segment for segment in exposure if segment.noise_multiplier >= _LEAST_NOISE)
+    seen = probability_of_inclusion(tuple(segment for segment in exposure if segment not in noisy))
+    # Whoever saw the record without noise knows; whoever did not has what the others say.
+    return seen + (1 - seen) * (_power_of(Pair.REMOVE, prior, noisy).upper if noisy else prior)
 
 
 def relaxed_paper(*, prior: float, noise_multiplier: float, sample_rate: float, steps: int) -> float:
@@ -121,38 +143,48 @@ def relaxed_coherent_interval(*, prior: float, noise_multiplier: float, sample_r
 def _power(pair: Pair, prior: float, noise_multiplier: float, sample_rate: float, steps: int) -> PowerBounds:
     _check(prior, noise_multiplier, sample_rate, steps)
     segment = Segment(noise_multiplier, sample_rate, steps)
-    # Only a record that was drawn can be told from one that was not.
-    most = _without_noise(prior, segment)
     if noise_multiplier < _LEAST_NOISE:
+        most = _without_noise(prior, segment)
         return PowerBounds(most, most, -math.inf)
-    if sample_rate == 1 and pair is Pair.REMOVE:
-        value = float(ndtr(math.sqrt(steps) / noise_multiplier + ndtri(prior)))
+    return _power_of(pair, prior, (segment,))
+
+
+def _power_of(pair: Pair, prior: float, history: History) -> PowerBounds:
+    """Of a history with noise in all of its segments, at least one."""
+    # Only a record that was drawn can be told from one that was not.
+    most = _without_noise(prior, *history)
+    if pair is Pair.REMOVE and all(segment.sample_rate == 1 for segment in history):
+        # One Gaussian mechanism, whose 1/sigma^2 is the sum of those of all steps.
+        shift = math.hypot(*(math.sqrt(segment.steps) / segment.noise_multiplier for segment in history))
+        value = float(ndtr(shift + ndtri(prior)))
         return PowerBounds(value, value, -math.inf)
-    nearly = prior + _largest_gain(prior, segment, pair)
+    nearly = prior + _largest_gain(prior, history, pair)
     if nearly <= prior * (1 + TOLERANCE):
         return PowerBounds(prior, min(nearly, most), -math.inf)
-    found = power_bounds((segment,), pair, level=prior, tolerance=TOLERANCE)
+    found = power_bounds(history, pair, level=prior, tolerance=TOLERANCE)
     upper = min(found.upper, nearly, most)
     # The threshold belongs to the bound that was found with it, and to no smaller one.
     return PowerBounds(min(found.lower, most), upper, found.threshold if upper == found.upper else -math.inf)
 
 
-def _largest_gain(prior: float, segment: Segment, pair: Pair) -> float:
+def _largest_gain(prior: float, history: History, pair: Pair) -> float:
     """sqrt(chi^2(P || Q) prior (1 - prior)), a bound on P(S) - Q(S) for Q(S) = prior; close where noise is large.
 
     It is the Cauchy-Schwarz inequality for E_Q[(dP/dQ - 1)(1_S - prior)]. One step has chi^2 = q^2 (e^(1/sigma^2) - 1),
     or q^2 (cosh(1/sigma^2) - 1) for the folded pair, and 1 + chi^2 multiplies over steps.
     """
-    exponent = segment.noise_multiplier**-2
-    if exponent > 1:
-        return 1.0
-    one = math.expm1(exponent) if pair is Pair.REMOVE else 2 * math.sinh(exponent / 2) ** 2
-    log_total = segment.steps * math.log1p(segment.sample_rate**2 * one)
+    log_total = 0.0
+    for segment in history:
+        exponent = segment.noise_multiplier**-2
+        if exponent > 1:
+            return 1.0
+        one = math.expm1(exponent) if pair is Pair.REMOVE else 2 * math.sinh(exponent / 2) ** 2
+        log_total += segment.steps * math.log1p(segment.sample_rate**2 * one)
     return math.sqrt(math.expm1(min(log_total, 1.0)) * prior * (1 - prior)) if log_total < 1 else 1.0
 
 
-def _without_noise(prior: float, segment: Segment) -> float:
-    included = probability_of_inclusion((segment,))
+def _without_noise(prior: float, *history: Segment) -> float:
+    included = probability_of_inclusion(history)
     return included + (1 - included) * prior
 
 
@@ -179,6 +211,10 @@ def _wrong_sign(segment: Segment, threshold: float) -> float:
 
 
 def _check(prior: float, noise_multiplier: float, sample_rate: float, steps: int) -> None:
+    _check_prior(prior)
+    check_mechanism(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps)
+
+
+def _check_prior(prior: float) -> None:
     if not 0 < prior < 1:
         raise ValueError(f"prior must lie strictly between 0 and 1, got {prior}")
-    check_mechanism(noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps)

@@ -29,7 +29,8 @@ _WITHOUT_OTHERS: Mapping[str, str] = {
     "federation.participation": "1",
     "federation.min_hospitals": "1",
     "federation.deadline_s": "null",
-    "federation.profiles": "{}",
+    # Over the outages that sites= may plan.
+    "federation.profiles": "{default:{availability:1}}",
     "federation.faults": "[]",
 }
 
