@@ -9,6 +9,7 @@ from typing import Any
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 from hbdp_fed.privacy import Protection, protection
 from hbdp_fed.types import HospitalPlan
+from simulations.overlap import overlap_summary
 from simulations.prepare import Prepared, resolution
 
 _SEEDED = "simulated from the run's seed: repeatable, and so no protection by itself"
@@ -59,6 +60,7 @@ def privacy_summary(prepared: Prepared) -> dict[str, Any]:
         "adjacency": "add_remove",
         "accountant": config.privacy.accountant,
         "noise": _SECURE if config.privacy.secure_noise else _SEEDED,
+        "overlap": overlap_summary(prepared),
         "hospitals": [
             entry(plan, guarantee) for plan, guarantee in zip(prepared.plans, protections(prepared), strict=True)
         ],

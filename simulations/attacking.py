@@ -30,6 +30,7 @@ from hbdp_fed.audit import (
     save_figure,
 )
 from hbdp_fed.audit.candidates import identification_figures, membership_figures
+from hbdp_fed.audit.overlap_words import SAME_RECORDS
 from hbdp_fed.data import as_floats
 from hbdp_fed.errors import SettingError
 from hbdp_fed.federation.parallel import run_tasks
@@ -39,6 +40,7 @@ from hbdp_fed.types import ALL_HOSPITALS, Reconstruction, Surface
 from simulations.adversary_plan import ALONE, attack_settings, surfaces_seen
 from simulations.assess import protections
 from simulations.games import GamesTask, PlayedGames, games_tasks
+from simulations.overlap import overlap_summary
 from simulations.prepare import Prepared
 from simulations.probe import recording_name
 from simulations.rebuilding import RebuildTask, Rebuilt
@@ -278,6 +280,10 @@ def _summary(assault: Assault, entries: Mapping[str, Sequence[Any]]) -> Mapping[
         "worst_case": max(guarantee.worst_case for guarantee in guarantees),
         "relaxed": max(guarantee.relaxed for guarantee in guarantees),
     }
+    overlap = overlap_summary(assault.prepared)
+    if overlap is not None and overlap["composed"] == SAME_RECORDS:
+        # Knowing less than the worst case can only make it harder: its bound holds for the relaxed model, too.
+        bounds = {name: max(bound, overlap["worst_case_bound"]) for name, bound in bounds.items()}
     return risk_summary(entries, bounds, prior=assault.prepared.config.adversary.prior)
 
 

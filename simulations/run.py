@@ -28,6 +28,7 @@ from simulations.execute import execute
 from simulations.headers import last_round
 from simulations.multirun import FLAGS, planned_runs
 from simulations.old_run import composed_of
+from simulations.overlap import overlap_summary
 from simulations.preflight import engine_summary
 from simulations.prepare import TAKES_LONG, Prepared, check_games, prepare, resolution
 from simulations.probe import ProbeCampaign
@@ -35,7 +36,8 @@ from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
 from simulations.reporting import draw_partition, write_card, write_reports
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
-from simulations.terminal import show_partition, show_plan, show_result, show_skipped
+from simulations.sites_summary import show_sites, sites_summary
+from simulations.terminal import show_overlap, show_partition, show_plan, show_result, show_skipped
 from simulations.tracking import Place, Tracker, check_installed, flat_settings, tracked
 from simulations.typed_path import typed_path
 from simulations.utility import measure_utility, partition_summary, scheme_of
@@ -143,7 +145,9 @@ def _begin(
     if prepared.fresh:
         weights = prepared.config.model.weights
         console.print(f"not in {weights}, so freshly drawn: {', '.join(prepared.fresh)}", soft_wrap=True)
+    show_sites(console, prepared)
     show_plan(console, prepared.plans, title=_plan_title(prepared), noise_to_resolution=resolution(prepared))
+    show_overlap(console, overlap_summary(prepared))
     try:
         begun = time.perf_counter()
         with tracked(prepared.config.tracking, _place(prepared, folder, console)) as tracker:
@@ -193,6 +197,7 @@ def _train_and_assess(
         "utility_validation": chosen.validation,
         "validation_history": [{"round": number, **figures} for number, figures in chosen.history],
         "partition": partition_summary(prepared),
+        "sites": sites_summary(prepared),
         "skipped": prepared.dataset.skipped,
         "risk": risk.summary,
         "participation": participation_summary(prepared, folder, course),

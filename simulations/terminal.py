@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hbdp_fed.audit import wording
+from hbdp_fed.audit.overlap_words import overlap_words
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 from hbdp_fed.types import HospitalPlan
 from simulations.risk_lines import attack_lines, bound_line
@@ -54,6 +55,12 @@ def show_plan(
     console.print(table)
 
 
+def show_overlap(console: Console, overlap: Mapping[str, Any] | None) -> None:
+    """Whom several hospitals know, and what is left of their guarantee; nothing where nobody is."""
+    if overlap is not None:
+        console.print(overlap_words({"overlap": overlap}), markup=False, highlight=False, soft_wrap=True)
+
+
 def show_result(console: Console, summary: Mapping[str, Any]) -> None:
     """The final table: utility, epsilon, what float numbers left of the noise, and risk under each threat model."""
     privacy, risk = summary["privacy"], summary["risk"]
@@ -65,6 +72,11 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
         table.add_row(escape(name), escape(line))
     rdp, tight = (_largest(hospital[name] for hospital in privacy["hospitals"]) for name in ("eps_rdp", "eps_tight"))
     table.add_row("epsilon spent", f"{rdp} by RDP, in truth at most {tight} (delta {privacy['delta']:g})")
+    for number, own in enumerate(_served(summary)):
+        table.add_row("" if number else "by hospital", escape(own))
+    known = overlap_words(privacy)
+    if known:
+        table.add_row("known to several", escape(known))
     absent = _absent(summary)
     if absent:
         table.add_row("participation", absent)
@@ -206,6 +218,19 @@ def _worst_hospital(summary: Mapping[str, Any], word: str | None) -> str:
     own = {**next(entries, {}), metric: found["value"]}
     on = wording.extent(own, word)
     return f"{found['name']}: {_figure(metric, own, summary.get('units') or {})}{f', {on}' if on else ''}"
+
+
+def _served(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Of each hospital what the model is worth there and what its records' epsilon is; of many, the first ones."""
+    metric = wording.selection_of(summary)[0]
+    judged = {entry["name"]: entry for entry in summary.get("utility_per_hospital") or ()}
+    hospitals = summary["privacy"]["hospitals"]
+    for entry in hospitals[:_PLAN_ROWS]:
+        own = judged.get(entry["name"])
+        worth = "" if own is None else f"{wording.metric(metric).label} {wording.written(metric, own.get(metric))}, "
+        yield f"{entry['name']}: {worth}epsilon {_number(entry['eps_rdp'])}, at most {_number(entry['eps_tight'])}"
+    if len(hospitals) > _PLAN_ROWS:
+        yield f"... {len(hospitals) - _PLAN_ROWS} more hospitals"
 
 
 def _subgroup_rows(summary: Mapping[str, Any], metrics: Sequence[str], word: str | None) -> Iterator[tuple[str, str]]:

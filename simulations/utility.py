@@ -35,8 +35,9 @@ def measure_utility(prepared: Prepared, chosen: Chosen, folder: RunFolder) -> di
     record.
 
     Returns:
-        ``utility`` over all test records with 95% intervals, ``utility_per_hospital`` and ``worst_hospital`` over those
-        dealt to each hospital, ``utility_by_subgroup`` for ``data.subgroups``, and ``utility_matrix``.
+        ``utility`` over all test records with 95% intervals, ``utility_per_hospital`` over those dealt to each hospital
+        and the ``worst_hospital`` of those with at least ``smallest_count`` of them (of all, if none has as many),
+        ``utility_by_subgroup`` for ``data.subgroups``, and ``utility_matrix``.
     """
     test, site = prepared.federated.test, prepared.federated.test_site.numpy()
     evidence = _judge(prepared, chosen.weights, test, thorough=True)
@@ -51,7 +52,9 @@ def measure_utility(prepared: Prepared, chosen: Chosen, folder: RunFolder) -> di
         for attribute, value, rows, purpose in _subgroups(test, prepared.config.data.subgroups)
     ]
     deciding = prepared.task.selection[0]
-    least = worst(deciding, hospitals)
+    # Of a few test records a figure says little: they count only where no hospital has more.
+    enough = [entry for entry in hospitals if entry["records"] >= prepared.config.smallest_count]
+    least = worst(deciding, enough) or worst(deciding, hospitals)
     return {
         "utility": {**whole, "point": chosen.point, "round": chosen.round},
         "utility_per_hospital": hospitals,

@@ -115,8 +115,10 @@ def bias_field(scanner: Scanner, shape: tuple[int, ...]) -> Tensor:
     for term, weight in zip(_TERMS, scanner.bias_coefficients, strict=True):
         if not any(term[len(shape) :]):
             weights[term[: len(shape)]] = weight
-    evaluate = legendre.leggrid2d if len(shape) == 2 else legendre.leggrid3d
-    polynomial = evaluate(*sides, weights)
+    if len(shape) == 2:
+        polynomial = legendre.leggrid2d(sides[0], sides[1], weights)
+    else:
+        polynomial = legendre.leggrid3d(sides[0], sides[1], sides[2], weights)
     field = np.exp(scanner.bias_field * polynomial / np.abs(polynomial).max())
     return torch.from_numpy(field).float()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hbdp_fed.privacy.accounting import history_epsilon_interval
 from hbdp_fed.privacy.history import History, Segment, check_delta, merged
@@ -71,8 +72,8 @@ def shared_guarantee(
     return SharedGuarantee(
         hospitals=weakest,
         eps_rdp=by_rdp[weakest],
-        eps_tight=max(history_epsilon_interval(history, delta=delta)[1] for history in distinct),
-        worst_case=max(history_worst_case(history, prior=prior) for history in distinct),
+        eps_tight=max(_tight(history, delta) for history in distinct),
+        worst_case=max(_bound(history, prior) for history in distinct),
         exact=exact,
     )
 
@@ -90,6 +91,16 @@ def _rdp(
         places: epsilon_of_renyi(sum(known[exposures[place]] for place in places), delta=delta)
         for places in combinations
     }
+
+
+@lru_cache(maxsize=256)
+def _tight(history: History, delta: float) -> float:
+    return history_epsilon_interval(history, delta=delta)[1]
+
+
+@lru_cache(maxsize=256)
+def _bound(history: History, prior: float) -> float:
+    return history_worst_case(history, prior=prior)
 
 
 def _joined(exposures: Sequence[History], combinations: Sequence[tuple[int, ...]]) -> set[History]:

@@ -1,0 +1,45 @@
+"""What people read about patients whom several hospitals know, in the terminal and on pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hbdp_fed.audit.numbers import show_count, show_number, show_percent
+from hbdp_fed.audit.wording import plural
+
+SAME_RECORDS, ONE_RECORD_EACH = "same_records", "one_record_each"
+"""What is composed: a record that several hospitals hold, or a person with a record at each of them."""
+
+
+def overlap_words(privacy: Mapping[str, Any]) -> str:
+    """Who is known to several hospitals, and what is left of the guarantee; empty where nobody is.
+
+    Args:
+        privacy: The summary's entry, or one that may be shared.
+    """
+    found = privacy.get("overlap")
+    if not found:
+        return ""
+    word = found["unit"]
+    if isinstance(found["patients"], int):
+        who = f"{show_count(found['patients'])} of {show_count(found['of'])} {plural(word, found['of'])} "
+        who += f"({show_percent(found['share'])}) {'is' if found['patients'] == 1 else 'are'}"
+    else:
+        who = f"Some {plural(word)} ({found['patients']}) are"
+    names = " and ".join(found["hospitals"])
+    least = "at most " if found["exact"] else "no more than "
+    figures = (
+        f"epsilon {show_number(found['eps_rdp'])} by RDP, in truth {least}{show_number(found['eps_tight'])}, and a bound "
+        f"of {show_percent(found['worst_case_bound'])} in the worst case"
+    )
+    if found["composed"] == SAME_RECORDS:
+        return (
+            f"{who} known to several hospitals, which all hold their records. What these hospitals release composes: "
+            f"for such a {word} {figures} (the weakest: {names})."
+        )
+    return (
+        f"{who} known to several hospitals. Each record lies at one of them and keeps its guarantee; for somebody with "
+        f"one record at each, what they release composes: {figures} (the weakest: {names}). Several records at one "
+        "hospital leave less."
+    )
