@@ -14,15 +14,15 @@ from simulations.prepare import Prepared
 def overlap_summary(prepared: Prepared) -> dict[str, Any] | None:
     """Who is known to several of the hospitals that train, and the guarantee of the least protected of them.
 
-    Two ways lead there: ``partition.overlap`` puts the same records at two hospitals, and a natural partition may have a
-    patient's records at several.
+    Two ways lead there: ``partition.overlap`` puts the same records at two hospitals, and a natural partition may have
+    a patient's records at several.
 
     Returns:
         ``patients`` of ``of`` patients (``unit`` says what they are) are known to several hospitals, a ``share`` of
         them; ``records`` are held by several. ``composed`` says of what ``eps_rdp``, ``eps_tight`` and
         ``worst_case_bound`` are: of the record itself, or of a person with one record at each hospital. ``hospitals``
-        is the combination with the largest ``eps_rdp``; ``exact`` whether each was computed by itself. None where nobody
-        is known to several, or where the records are not here to be counted.
+        is the combination with the largest ``eps_rdp``; ``exact`` whether each was computed by itself. None where
+        nobody is known to several, or where the records are not here to be counted.
     """
     hospitals, config = prepared.federated.hospitals, prepared.config
     if len(hospitals) < 2 or config.federation.elsewhere:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hbdp_fed.audit.numbers import show_count, show_number, show_percent
@@ -28,11 +28,9 @@ def overlap_words(privacy: Mapping[str, Any]) -> str:
     else:
         who = f"Some {plural(word)} ({found['patients']}) are"
     names = " and ".join(found["hospitals"])
-    least = "at most " if found["exact"] else "no more than "
-    figures = (
-        f"epsilon {show_number(found['eps_rdp'])} by RDP, in truth {least}{show_number(found['eps_tight'])}, and a bound "
-        f"of {show_percent(found['worst_case_bound'])} in the worst case"
-    )
+    rdp, tight = (_told(found[name], show_number) for name in ("eps_rdp", "eps_tight"))
+    bound = _told(found["worst_case_bound"], show_percent)
+    figures = f"epsilon {rdp} by RDP, in truth at most {tight}, and a bound of {bound} in the worst case"
     if found["composed"] == SAME_RECORDS:
         return (
             f"{who} known to several hospitals, which all hold their records. What these hospitals release composes: "
@@ -43,3 +41,8 @@ def overlap_words(privacy: Mapping[str, Any]) -> str:
         f"one record at each, what they release composes: {figures} (the weakest: {names}). Several records at one "
         "hospital leave less."
     )
+
+
+def _told(value: Any, show: Callable[[Any], str]) -> str:
+    """A figure as it is written, or the words that stand where it is not shown."""
+    return show(value) if isinstance(value, int | float | str) else str(value)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from hbdp_fed.privacy.accounting import history_epsilon_interval
 from hbdp_fed.privacy.history import History, Segment, check_delta, merged
 from hbdp_fed.privacy.reconstruction import history_worst_case
@@ -88,7 +90,7 @@ def _rdp(
         if exposures[place] not in known:
             known[exposures[place]] = renyi_divergence(exposures[place])
     return {
-        places: epsilon_of_renyi(sum(known[exposures[place]] for place in places), delta=delta)
+        places: epsilon_of_renyi(np.sum([known[exposures[place]] for place in places], axis=0), delta=delta)
         for places in combinations
     }
 

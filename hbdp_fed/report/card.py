@@ -107,6 +107,7 @@ def run_card(
         "utility": _utility(shown),
         "risk": {name: _threat_model(name, entry) for name, entry in summary["risk"].items()},
         "hospitals": summary["clients"],
+        "sites": summary.get("sites"),
         "rounds": summary["rounds"],
         "seed": summary["seed"],
         "ledger": summary.get("ledger"),
@@ -170,7 +171,10 @@ def _check_parts(file: Path, card: Mapping[str, Any]) -> None:
 def _budget(privacy: Mapping[str, Any]) -> dict[str, Any]:
     """What was promised, and how each hospital's noise came to it."""
     told = ("eps", "delta", "unit", "adjacency", "accountant", "noise")
-    return {**{name: privacy.get(name) for name in told}, "hospitals": [dict(entry) for entry in privacy["hospitals"]]}
+    return {
+        **{name: privacy.get(name) for name in (*told, "overlap")},
+        "hospitals": [dict(entry) for entry in privacy["hospitals"]],
+    }
 
 
 def _utility(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hbdp_fed.audit import as_png, partition_figure, summary_figures, training_figure
+from hbdp_fed.audit.overlap_words import overlap_words
 from hbdp_fed.report.attack_view import attack_view, risk_view
 from hbdp_fed.report.budgets import eps_words
 from hbdp_fed.report.rendering import inline, render_page, render_text, spoken
-from hbdp_fed.report.run_view import course, data_view, participation_view, settings_view, utility_view
+from hbdp_fed.report.run_view import course, data_view, participation_view, settings_view, sites_view, utility_view
 from hbdp_fed.report.run_words import risk_cards, run_words, utility_cards
 from hbdp_fed.report.shareable import drawable, shareable_partition, shareable_summary
 from hbdp_fed.report.suppression import SMALLEST_COUNT
@@ -119,6 +120,8 @@ def _context(
         **data_view(shown),
         **participation_view(shown),
         **settings_view(shown, settings, environment),
+        **sites_view(shown),
+        "overlap": overlap_words(shown["privacy"]),
         "summed": shown.get("secure_aggregation"),
         "plain": run_words(shown, view),
         "utility_cards": utility_cards(shown, view),

@@ -122,6 +122,17 @@ def data_view(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def sites_view(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What each hospital is like: its kind, scanner, computer and line; nothing where all are alike."""
+    sites = summary.get("sites") or {}
+    hospitals = sites.get("hospitals") or []
+    alike = all({**own, "name": ""} == {**hospitals[0], "name": ""} for own in hospitals)
+    return {
+        "sites": [] if alike else [{**own, "scanner": own["scanner"] or {}} for own in hospitals],
+        "sites_name": sites.get("name"),
+    }
+
+
 def participation_view(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the page says of who took part, and of the simulated clock; nothing of an older summary, which has neither.
 

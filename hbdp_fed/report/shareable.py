@@ -50,7 +50,11 @@ def shareable_summary(summary: Mapping[str, Any], *, smallest: int = SMALLEST_CO
         "utility_by_subgroup": _subgroups(summary.get("utility_by_subgroup") or [], smallest),
         "utility_matrix": _matrix(summary.get("utility_matrix"), judged),
         "worst_hospital": _worst(summary, judged, metrics),
-        "privacy": {**summary["privacy"], "hospitals": _accounting(summary["privacy"]["hospitals"], records)},
+        "privacy": {
+            **summary["privacy"],
+            "hospitals": _accounting(summary["privacy"]["hospitals"], records),
+            "overlap": _overlap(summary["privacy"].get("overlap"), hidden, smallest),
+        },
         "noise_to_resolution": _without(
             summary.get("noise_to_resolution") or [], hidden, ("float32_weights", "float64_delta", "clipped_sum")
         ),
@@ -107,6 +111,19 @@ def _accounting(hospitals: Sequence[Mapping[str, Any]], records: Mapping[str, An
         told = [name for name in _TELL_RECORDS if name in entry]
         hidden = {"num_records": count, **dict.fromkeys(told, HIDDEN)} if isinstance(count, Withheld) else {}
         shown.append({**entry, **hidden})
+    return shown
+
+
+def _overlap(overlap: Mapping[str, Any] | None, hidden: Collection[str], smallest: int) -> Mapping[str, Any] | None:
+    """Whom several hospitals know. Epsilon of a combination tells of its hospitals' records what their own would."""
+    if overlap is None:
+        return None
+    shown = dict(overlap)
+    for name in ("patients", "records"):
+        if is_small(overlap[name], smallest):
+            shown |= {name: few(smallest), "share": HIDDEN}
+    if any(name in hidden for name in overlap["hospitals"]):
+        shown |= {"eps_rdp": HIDDEN, "eps_tight": HIDDEN, "worst_case_bound": HIDDEN}
     return shown
 
 
