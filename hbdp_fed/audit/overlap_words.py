@@ -31,10 +31,11 @@ def overlap_words(privacy: Mapping[str, Any]) -> str:
     rdp, tight = (_told(found[name], show_number) for name in ("eps_rdp", "eps_tight"))
     bound = _told(found["worst_case_bound"], show_percent)
     figures = f"epsilon {rdp} by RDP, in truth at most {tight}, and a bound of {bound} in the worst case"
+    unit = "record" if privacy.get("unit", "record") == "record" else word
     if found["composed"] == SAME_RECORDS:
         return (
             f"{who} known to several hospitals, which all hold their records. What these hospitals release composes: "
-            f"for such a {word} {figures} (the weakest: {names})."
+            f"for such a {unit} {figures} (the weakest: {names})."
         )
     return (
         f"{who} known to several hospitals. Each record lies at one of them and keeps its guarantee; for somebody with "
