@@ -221,14 +221,18 @@ def _worst_hospital(summary: Mapping[str, Any], word: str | None) -> str:
 
 
 def _served(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Of each hospital what the model is worth there and what its records' epsilon is; of many, the first ones."""
+    """Where hospitals differ in kind, what the model is worth at each and what its records' epsilon is."""
+    kinds = {own["name"]: own["kind"] for own in (summary.get("sites") or {}).get("hospitals") or ()}
+    if not any(kinds.values()):
+        return
     metric = wording.selection_of(summary)[0]
     judged = {entry["name"]: entry for entry in summary.get("utility_per_hospital") or ()}
     hospitals = summary["privacy"]["hospitals"]
     for entry in hospitals[:_PLAN_ROWS]:
         own = judged.get(entry["name"])
         worth = "" if own is None else f"{wording.metric(metric).label} {wording.written(metric, own.get(metric))}, "
-        yield f"{entry['name']}: {worth}epsilon {_number(entry['eps_rdp'])}, at most {_number(entry['eps_tight'])}"
+        epsilon = f"epsilon {_number(entry['eps_rdp'])}, in truth at most {_number(entry['eps_tight'])}"
+        yield f"{entry['name']} ({kinds.get(entry['name'])}): {worth}{epsilon}"
     if len(hospitals) > _PLAN_ROWS:
         yield f"... {len(hospitals) - _PLAN_ROWS} more hospitals"
 

@@ -226,7 +226,7 @@ def test_what_becomes_of_bad_records_is_one_of_two(lesions: Path, capsys: pytest
         (["training.class_weights=[1,2]"], "training.class_weights: must be one number for each of background, Ant"),
         (["training.loss=binary_cross_entropy"], "training.loss: binary_cross_entropy does not suit a segmentation"),
         (["data.subgroups=[sex]"], "data.subgroups: msd has no column to group records by"),
-        (["data.scanner_shift=0.5"], "data.scanner_shift: scanners are simulated for images, not for volumes"),
+        (["data.scanner_shift=1.5"], "data.scanner_shift: must be a number between 0 and 1, got 1.5"),
         (["partition.scheme=natural", "partition.column=x"], "partition.scheme: this data set has no column that nam"),
     ],
 )

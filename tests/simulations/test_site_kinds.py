@@ -158,7 +158,9 @@ def test_a_run_tells_what_each_hospital_is_like_and_what_becomes_of_it(tmp_path:
     assert least["value"] == min(own[least["metric"]] for own in judged.values()) == judged[least["name"]]["mcc"]
     assert f"worst hospital   │ {least['name']}" in shown
     for own in summary["privacy"]["hospitals"]:
-        assert f"{own['name']}: MCC {judged[own['name']]['mcc']:.3f}, epsilon {own['eps_rdp']:.4g}" in shown
+        kind = "academic" if own["name"] == "hospital-01" else "community"
+        worth = f"MCC {judged[own['name']]['mcc']:.3f}, epsilon {own['eps_rdp']:.4g}, in truth at most"
+        assert f"{own['name']} ({kind}): {worth} {own['eps_tight']:.4g}" in shown
     assert "Sites: academic_and_community" in shown
     for name in ("academic", "community", "point spread"):
         assert name in page
