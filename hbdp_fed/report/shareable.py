@@ -50,17 +50,15 @@ def shareable_summary(summary: Mapping[str, Any], *, smallest: int = SMALLEST_CO
         "utility_by_subgroup": _subgroups(summary.get("utility_by_subgroup") or [], smallest),
         "utility_matrix": _matrix(summary.get("utility_matrix"), judged),
         "worst_hospital": _worst(summary, judged, metrics),
-        "privacy": {
-            **summary["privacy"],
-            "hospitals": _accounting(summary["privacy"]["hospitals"], records),
-            "overlap": _overlap(summary["privacy"].get("overlap"), hidden, smallest),
-        },
+        "privacy": {**summary["privacy"], "hospitals": _accounting(summary["privacy"]["hospitals"], records)},
         "noise_to_resolution": _without(
             summary.get("noise_to_resolution") or [], hidden, ("float32_weights", "float64_delta", "clipped_sum")
         ),
         "skipped": [] if is_small(len(skipped), smallest) else skipped,
         "skipped_count": few(smallest) if is_small(len(skipped), smallest) else len(skipped),
     }
+    if summary["privacy"].get("overlap"):
+        found["privacy"]["overlap"] = _overlap(summary["privacy"]["overlap"], hidden, smallest)
     if partition:
         found["partition"] = {**partition, "hospitals": hospitals}
     if "utility_validation" in summary:
@@ -114,10 +112,8 @@ def _accounting(hospitals: Sequence[Mapping[str, Any]], records: Mapping[str, An
     return shown
 
 
-def _overlap(overlap: Mapping[str, Any] | None, hidden: Collection[str], smallest: int) -> Mapping[str, Any] | None:
+def _overlap(overlap: Mapping[str, Any], hidden: Collection[str], smallest: int) -> Mapping[str, Any]:
     """Whom several hospitals know. Epsilon of a combination tells of its hospitals' records what their own would."""
-    if overlap is None:
-        return None
     shown = dict(overlap)
     for name in ("patients", "records"):
         if is_small(overlap[name], smallest):
