@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from hbdp_fed.data.checks import check_number
-from hbdp_fed.errors import SettingError
 from hbdp_fed.training.pace import SiteProfile
 from simulations.schema import RunConfig, SiteKindConfig
 
@@ -64,5 +63,5 @@ def _dealt_out(kinds: Sequence[SiteKindConfig], sites: int) -> tuple[Kind, ...]:
 def _check(kind: SiteKindConfig) -> None:
     check_number(f"{KEY}: hospitals of {kind.kind}", kind.hospitals, low=0.0, high=1.0)
     check_number(f"{KEY}: scanner_shift of {kind.kind}", kind.scanner_shift, low=0.0, high=1.0)
-    if not (kind.records > 0 and math.isfinite(kind.records)):
-        raise SettingError(f"{KEY}: records of {kind.kind}", f"must be positive and finite, got {kind.records:g}")
+    # Shares are compared with each other: beyond these ends nothing would be left of the smaller one.
+    check_number(f"{KEY}: records of {kind.kind}", kind.records, low=1e-9, high=1e9)

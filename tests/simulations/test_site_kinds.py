@@ -129,7 +129,7 @@ def test_sites_of_ones_own_are_written_like_those_with_a_name() -> None:
     ("kind", "words"),
     [
         ("hospitals:2,records:1", "sites.kinds: hospitals of a: must be a number between 0 and 1, got 2"),
-        ("hospitals:1,records:0", "sites.kinds: records of a: must be positive and finite, got 0"),
+        ("hospitals:1,records:0", "sites.kinds: records of a: must be a number between 1e-09 and 1e+09"),
         ("hospitals:1,records:1,scanner_shift:-1", "sites.kinds: scanner_shift of a: must be a number between 0"),
         ("hospitals:1,records:1,availability:0", "federation.profiles: hospital-01: availability must lie in"),
         ("hospitals:1", "sites.kinds[0].records: is missing"),
