@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hbdp_fed.data import ImageDataset, as_floats
-from hbdp_fed.dpsgd import RecordLoss, clipped_summer, record_loss
+from hbdp_fed.dpsgd import RecordLoss, check_record_gradients, clipped_summer, record_loss
 from hbdp_fed.errors import SettingError
-from hbdp_fed.models import build_model, fitting_spec, initial_weights, starting_weights
+from hbdp_fed.models import MONAI, build_model, fitting_spec, initial_weights, load_weights, starting_weights
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import LocalSettings
 from hbdp_fed.types import ModelSpec, Weights
 from simulations.schema import ModelConfig
 from simulations.typed_path import typed_path
+
+_TRIED = 3
+"""Records that a model is verified with: odd, so that nothing which halves the batch goes unseen."""
 
 
 def architecture_for(model: ModelConfig, dataset: ImageDataset) -> ModelSpec:
@@ -26,7 +30,7 @@ def architecture_for(model: ModelConfig, dataset: ImageDataset) -> ModelSpec:
         model.name,
         in_channels=dataset.train.images.shape[1],
         num_classes=len(dataset.class_names),
-        spatial_dims=dataset.train.images.dim() - 2,
+        image_size=tuple(dataset.train.images.shape[2:]),
         settings=own_settings(model, ModelConfig),
     )
 
@@ -47,13 +51,14 @@ def check_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSett
         )
     loss = record_loss(local.loss, local.class_weights)
     try:
-        with torch.no_grad():
-            outputs = model(blank)
+        outputs = _answer(model, blank)
         answers = outputs.shape[2:]
         wanted = blank.shape[2:] if dataset.task == "segmentation" else torch.Size()
         if answers != wanted:
             asked = "a class for every pixel: set model=unet" if wanted else "one answer an image: set model=resnet9"
             raise ValueError(f"the data set asks for {asked}")
+        if outputs.shape[1] != len(dataset.class_names):
+            raise ValueError(f"it gives {outputs.shape[1]} logits, and the data set has {len(dataset.class_names)}")
         _check_loss(local.loss, loss, outputs, labels, task=dataset.task)
         summer = clipped_summer(
             model,
@@ -66,6 +71,72 @@ def check_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSett
     except (ValueError, RuntimeError) as error:
         raise SettingError(
             "model", f"{architecture.name} cannot be trained on {dataset.name}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _answer(model: nn.Module, blank: Tensor) -> Tensor:
+    """What the model makes of a blank record, (1, K, ...).
+
+    Raises:
+        ValueError: if it makes anything else of it, or nothing.
+    """
+    try:
+        with torch.no_grad():
+            outputs = model(blank)
+    except (TypeError, AttributeError, LookupError, AssertionError) as error:
+        raise ValueError(f"it does not take one batch of images alone ({error})") from error
+    if not isinstance(outputs, Tensor) or outputs.dim() < 2:
+        kind = f"a tensor of {outputs.dim()} axes" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        raise ValueError(f"it gives {kind}, not one tensor of a number for each record and class")
+    return outputs
+
+
+def verify_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSettings) -> None:
+    """See once in a process whether a model that came from elsewhere can be clipped per record.
+
+    Its gradients for three random images, clipped as training clips, are held against each record's own by plain
+    autograd (:func:`hbdp_fed.dpsgd.check_record_gradients`). The project's own models are left out: tests do it.
+
+    Raises:
+        SettingError: if a record's gradient is not its own, naming the layer where it can be told.
+    """
+    if architecture.name == MONAI:
+        _verified(
+            architecture.to_json(),
+            tuple(dataset.train.images.shape[1:]),
+            tuple(dataset.train.labels.shape[1:]),
+            2 if dataset.task == "multilabel" else len(dataset.class_names),
+            local.loss,
+            None if local.class_weights is None else tuple(local.class_weights),
+            local.grad_mode,
+        )
+
+
+@lru_cache(maxsize=8)
+def _verified(
+    architecture: str,
+    image_shape: tuple[int, ...],
+    label_shape: tuple[int, ...],
+    values: int,
+    loss: str,
+    class_weights: tuple[float, ...] | None,
+    grad_mode: str,
+) -> None:
+    spec, draw = ModelSpec.from_json(architecture), generator(0, "verification")
+    model = build_model(spec)
+    try:
+        load_weights(model, initial_weights(model, draw))
+        check_record_gradients(
+            model,
+            torch.rand(_TRIED, *image_shape, generator=draw),
+            torch.randint(values, (_TRIED, *label_shape), generator=draw),
+            loss=record_loss(loss, class_weights),
+            grad_mode=grad_mode,
+        )
+    except (ValueError, RuntimeError) as error:
+        problem = str(error).splitlines()[0]
+        raise SettingError(
+            "model.net", f"{spec.args['net']} cannot be trained with per-record clipping: {problem}"
         ) from error
 
 

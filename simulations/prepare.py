@@ -44,7 +44,7 @@ from simulations.adversary_plan import (
     plan_attacks,
 )
 from simulations.limits import check_training
-from simulations.model_setup import architecture_for, check_model, first_weights, own_settings
+from simulations.model_setup import architecture_for, check_model, first_weights, own_settings, verify_model
 from simulations.recipes import Hyperparameters
 from simulations.schema import DataConfig, FederationConfig, RunConfig, TrainingConfig
 from simulations.secure import check_secure_plan
@@ -174,6 +174,7 @@ def prepare(config: RunConfig) -> Prepared:
     _ask_for_consent(plans, config, task=dataset.task)
     architecture = architecture_for(config.model, dataset)
     check_model(architecture, dataset, local, max_grad_norm=hyper.max_grad_norm)
+    verify_model(architecture, dataset, local)
     initial, fresh = first_weights(architecture, config.model, seed=config.seed)
     if config.federation.secure_aggregation:
         check_secure_plan(

@@ -152,6 +152,14 @@ class MonaiUnetConfig(ModelConfig):
 
 
 @dataclass
+class MonaiConfig(ModelConfig):
+    """Options of any net of MONAI's: which one, and its own keywords."""
+
+    net: str = "DenseNet121"
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class EngineConfig:
     """How the federation is run."""
 
@@ -454,5 +462,6 @@ def register() -> None:
     store.store(group="model", name="resnet9_schema", node=ResNet9Config)
     store.store(group="model", name="unet_schema", node=UnetConfig)
     store.store(group="model", name="monai_unet_schema", node=MonaiUnetConfig)
+    store.store(group="model", name="monai_schema", node=MonaiConfig)
     store.store(group="engine", name="engine_schema", node=EngineConfig)
     store.store(group="sites", name="sites_schema", node=SitesConfig)

@@ -16,6 +16,7 @@ from hbdp_fed.dpsgd.record_gradients import clipped_record_gradients, flattened
 from hbdp_fed.dpsgd.sampling import poisson_batches
 from hbdp_fed.dpsgd.step import StepGradient, dp_sgd_gradient, make_summer
 from hbdp_fed.dpsgd.update_norm import largest_update_norm
+from hbdp_fed.dpsgd.verifying import UnequalGradients, check_record_gradients
 
 __all__ = [
     "EFFECTIVELY_GAUSSIAN",
@@ -26,6 +27,8 @@ __all__ = [
     "RecordLoss",
     "StepGradient",
     "Summer",
+    "UnequalGradients",
+    "check_record_gradients",
     "clip_factors",
     "clipped_record_gradients",
     "clipped_summer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.models.cnn import SmallCnn
+from hbdp_fed.models.dp_ready import Replacement
 from hbdp_fed.models.linear_probe import LinearProbeModel
+from hbdp_fed.models.monai_nets import build_monai_net, converted_monai_net
 from hbdp_fed.models.monai_unet import build_monai_unet
 from hbdp_fed.models.planted import PlantedModel
 from hbdp_fed.models.resnet9 import ResNet9
@@ -25,9 +27,13 @@ def _build_planted(*, base: Mapping[str, Any], **settings: Any) -> PlantedModel:
     return PlantedModel(build_model(ModelSpec(base["name"], base["args"])), **settings)
 
 
+MONAI = "monai"
+"""The model that stands for any net of MONAI's."""
+
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "cnn": SmallCnn,
     "linear_probe": LinearProbeModel,
+    MONAI: build_monai_net,
     "monai_unet": build_monai_unet,
     "planted": _build_planted,
     "resnet9": ResNet9,
@@ -50,8 +56,19 @@ def build_model(spec: ModelSpec) -> nn.Module:
         raise SettingError(f"model.{spec.name}", str(error)) from error
 
 
+def replaced_in(spec: ModelSpec) -> tuple[Replacement, ...]:
+    """What :func:`build_model` changes of the net that ``spec`` names, so that it can be clipped per record.
+
+    The project's own models are made for it and nothing is changed in them.
+
+    Raises:
+        SettingError: as :func:`build_model`.
+    """
+    return converted_monai_net(**spec.args).replaced if spec.name == MONAI else ()
+
+
 def fitting_spec(
-    name: str, *, in_channels: int, num_classes: int, spatial_dims: int, settings: Mapping[str, Any]
+    name: str, *, in_channels: int, num_classes: int, image_size: Sequence[int], settings: Mapping[str, Any]
 ) -> ModelSpec:
     """The specification of a model for images of this kind.
 
@@ -59,7 +76,7 @@ def fitting_spec(
         name: A key of :data:`MODELS`.
         in_channels: Of the images.
         num_classes: Of the answers.
-        spatial_dims: 2 for images, 3 for volumes.
+        image_size: The sides: two of images, three of volumes.
         settings: The builder's own keywords.
 
     Raises:
@@ -68,7 +85,10 @@ def fitting_spec(
     if name not in MODELS:
         raise unknown_choice("model", name, MODELS)
     args: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes, **settings}
-    if "spatial_dims" in inspect.signature(MODELS[name]).parameters:
+    spatial_dims, takes = len(image_size), inspect.signature(MODELS[name]).parameters
+    if "image_size" in takes:
+        args["image_size"] = list(image_size)
+    if "spatial_dims" in takes:
         args["spatial_dims"] = spatial_dims
     elif spatial_dims != 2:
         raise SettingError("model", f"{name} takes images, but these are volumes")
@@ -78,6 +98,10 @@ def fitting_spec(
 _Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _Embedding = nn.Embedding | nn.EmbeddingBag
 _Norm = nn.LayerNorm | nn.RMSNorm
+
+_ADDED = ("relative_position_bias_table", "position_embeddings", "cls_token")
+"""What transformers add to their inputs or scores, by the names that MONAI has for it."""
+_ADDED_STD = 0.02
 
 
 def _transposed_fan_in(layer: _Transposed) -> float:
@@ -113,8 +137,9 @@ def initial_weights(model: nn.Module, generator: torch.Generator) -> Weights:
 
     Convolutions (standardised and transposed ones too) and linear layers start from He's normal initialisation (He et
     al. 2015) with zero biases, affine normalisation at weight 1 and bias 0. PReLU starts at the slope that it was built
-    with (PyTorch's default is 0.25), an embedding from N(0, 1) with zeros for its padding. Other parameters raise, so
-    that none starts from an unseeded draw. Draws follow the order of ``model.named_modules()``.
+    with (PyTorch's default is 0.25), an embedding from N(0, 1) with zeros for its padding. A transformer's
+    class token and its table of positions start from N(0, 0.02^2) (Liu et al. 2021, arXiv 2103.14030). Other parameters
+    raise, so that none starts from an unseeded draw. Draws follow the order of ``model.named_modules()``.
 
     Returns:
         float32 tensors by parameter name.
@@ -127,9 +152,12 @@ def initial_weights(model: nn.Module, generator: torch.Generator) -> Weights:
         if not own:
             continue
         weight, bias = own.pop("weight", None), own.pop("bias", None)
+        added = [own.pop(each) for each in _ADDED if each in own]
         if own:
             raise ValueError(f"no rule to initialise {', '.join(own)} of '{name}' ({type(module).__name__})")
         with torch.no_grad():
+            for value in added:
+                value.normal_(0.0, _ADDED_STD, generator=generator)
             if weight is not None:
                 _start_weight(module, weight, generator)
             if bias is not None:

@@ -42,7 +42,7 @@ def model_size(consortium: Consortium) -> ModelSize:
         name,
         in_channels=image.channels,
         num_classes=consortium.classes,
-        spatial_dims=len(image.size),
+        image_size=image.size,
         settings=model_settings(consortium.model),
     )
     with torch.device("meta"):
