@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hbdp_fed.data import ImageDataset, as_floats
-from hbdp_fed.dpsgd import RecordLoss, check_record_gradients, clipped_summer, record_loss
+from hbdp_fed.dpsgd import RecordLoss, clipped_summer, record_loss
 from hbdp_fed.errors import SettingError
-from hbdp_fed.models import MONAI, build_model, fitting_spec, initial_weights, load_weights, starting_weights
+from hbdp_fed.models import build_model, fitting_spec, initial_weights, starting_weights
 from hbdp_fed.seeding import generator
-from hbdp_fed.training import LocalSettings
+from hbdp_fed.training import LocalSettings, check_clippable
 from hbdp_fed.types import ModelSpec, Weights
 from simulations.schema import ModelConfig
 from simulations.typed_path import typed_path
-
-_TRIED = 3
-"""Records that a model is verified with: odd, so that nothing which halves the batch goes unseen."""
 
 
 def architecture_for(model: ModelConfig, dataset: ImageDataset) -> ModelSpec:
@@ -83,7 +79,7 @@ def _answer(model: nn.Module, blank: Tensor) -> Tensor:
     try:
         with torch.no_grad():
             outputs = model(blank)
-    except (TypeError, AttributeError, LookupError, AssertionError) as error:
+    except (TypeError, AttributeError, LookupError, AssertionError, ImportError) as error:
         raise ValueError(f"it does not take one batch of images alone ({error})") from error
     if not isinstance(outputs, Tensor) or outputs.dim() < 2:
         kind = f"a tensor of {outputs.dim()} axes" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
@@ -91,53 +87,15 @@ def _answer(model: nn.Module, blank: Tensor) -> Tensor:
     return outputs
 
 
-def verify_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSettings) -> None:
-    """See once in a process whether a model that came from elsewhere can be clipped per record.
-
-    Its gradients for three random images, clipped as training clips, are held against each record's own by plain
-    autograd (:func:`hbdp_fed.dpsgd.check_record_gradients`). The project's own models are left out: tests do it.
-
-    Raises:
-        SettingError: if a record's gradient is not its own, naming the layer where it can be told.
-    """
-    if architecture.name == MONAI:
-        _verified(
-            architecture.to_json(),
-            tuple(dataset.train.images.shape[1:]),
-            tuple(dataset.train.labels.shape[1:]),
-            2 if dataset.task == "multilabel" else len(dataset.class_names),
-            local.loss,
-            None if local.class_weights is None else tuple(local.class_weights),
-            local.grad_mode,
-        )
-
-
-@lru_cache(maxsize=8)
-def _verified(
-    architecture: str,
-    image_shape: tuple[int, ...],
-    label_shape: tuple[int, ...],
-    values: int,
-    loss: str,
-    class_weights: tuple[float, ...] | None,
-    grad_mode: str,
-) -> None:
-    spec, draw = ModelSpec.from_json(architecture), generator(0, "verification")
-    model = build_model(spec)
-    try:
-        load_weights(model, initial_weights(model, draw))
-        check_record_gradients(
-            model,
-            torch.rand(_TRIED, *image_shape, generator=draw),
-            torch.randint(values, (_TRIED, *label_shape), generator=draw),
-            loss=record_loss(loss, class_weights),
-            grad_mode=grad_mode,
-        )
-    except (ValueError, RuntimeError) as error:
-        problem = str(error).splitlines()[0]
-        raise SettingError(
-            "model.net", f"{spec.args['net']} cannot be trained with per-record clipping: {problem}"
-        ) from error
+def verify_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSettings) -> float | None:
+    """As :func:`hbdp_fed.training.check_clippable`, for a data set's images and labels."""
+    return check_clippable(
+        architecture,
+        local,
+        task=dataset.task,
+        image_shape=dataset.train.images.shape[1:],
+        label_shape=dataset.train.labels.shape[1:],
+    )
 
 
 def _check_loss(name: str, loss: RecordLoss, outputs: Tensor, labels: Tensor, *, task: str) -> None:

@@ -27,6 +27,7 @@ from hbdp_fed.federation.aggregation import mean_shares
 from hbdp_fed.federation.engine import EngineSettings
 from hbdp_fed.federation.rounds import participants
 from hbdp_fed.federation.server_step import ServerSettings
+from hbdp_fed.models import Replacement, replaced_in, title_of
 from hbdp_fed.privacy import Accountant, epsilon, plan_hospital
 from hbdp_fed.privacy.site_policy import SitePolicy, Terms
 from hbdp_fed.training import LocalSettings, ScheduleSettings, resolve_device, smallest_learning_rate
@@ -71,6 +72,9 @@ class Prepared:
         plans: A plan a hospital, calibrated to all of its steps.
         profiles: Each hospital's computer and line, in the same order.
         architecture: The model to train.
+        replaced: What was changed in a net that came from elsewhere, so that it can be clipped per record.
+        gradient_error: How far its records' gradients were from those that they have alone, relatively; None for a
+            model of the project's own, which is not tried.
         initial: Its starting weights, float32.
         fresh: Which of them are not from ``model.weights``, where that file was given.
         engine: How to run.
@@ -90,6 +94,8 @@ class Prepared:
     plans: tuple[HospitalPlan, ...]
     profiles: tuple[SiteProfile, ...]
     architecture: ModelSpec
+    replaced: tuple[Replacement, ...]
+    gradient_error: float | None
     initial: Weights
     fresh: tuple[str, ...]
     engine: EngineSettings
@@ -171,10 +177,10 @@ def prepare(config: RunConfig) -> Prepared:
         )
         for hospital in federated.hospitals
     )
-    _ask_for_consent(plans, config, task=dataset.task)
     architecture = architecture_for(config.model, dataset)
+    _ask_for_consent(plans, config, task=dataset.task, model=title_of(architecture))
     check_model(architecture, dataset, local, max_grad_norm=hyper.max_grad_norm)
-    verify_model(architecture, dataset, local)
+    gradient_error = verify_model(architecture, dataset, local)
     initial, fresh = first_weights(architecture, config.model, seed=config.seed)
     if config.federation.secure_aggregation:
         check_secure_plan(
@@ -198,6 +204,8 @@ def prepare(config: RunConfig) -> Prepared:
         plans=plans,
         profiles=profiles,
         architecture=architecture,
+        replaced=replaced_in(architecture),
+        gradient_error=gradient_error,
         initial=initial,
         fresh=fresh,
         engine=_engine_settings(config),
@@ -290,7 +298,7 @@ def _asked(config: RunConfig, hyper: Hyperparameters, hospitals: Sequence[str]) 
     return [participants(config.seed, number, hospitals, fraction) for number in range(1, hyper.rounds + 1)]
 
 
-def _ask_for_consent(plans: Sequence[HospitalPlan], config: RunConfig, *, task: str) -> None:
+def _ask_for_consent(plans: Sequence[HospitalPlan], config: RunConfig, *, task: str, model: str) -> None:
     """Every hospital holds its plan against its own policy."""
     wanted = config.federation.site_policy
     try:
@@ -303,7 +311,7 @@ def _ask_for_consent(plans: Sequence[HospitalPlan], config: RunConfig, *, task: 
         )
     except ValueError as error:
         raise SettingError("federation.site_policy", str(error)) from error
-    model, secure = config.model.name, config.privacy.secure_noise
+    secure = config.privacy.secure_noise
     refusals = {
         plan.name: policy.refusal(Terms(_planned_epsilon(plan, config), plan.num_records, task, model, secure))
         for plan in plans

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from hbdp_fed.errors import HospitalFailure, QuorumLost, SettingError, TrainingDiverged
 from hbdp_fed.federation.engine import check_room, kept_ready
-from hbdp_fed.models import weights_sha256
+from hbdp_fed.models import grouped, title_of, weights_sha256
 from hbdp_fed.privacy.ledger import LedgerError
 from simulations.assess import noise_summary, privacy_summary
 from simulations.attacking import Assault, attack_and_audit
@@ -37,7 +37,7 @@ from simulations.progress import progress
 from simulations.reporting import draw_partition, write_card, write_reports
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
 from simulations.sites_summary import show_sites, sites_summary
-from simulations.terminal import show_overlap, show_partition, show_plan, show_result, show_skipped
+from simulations.terminal import show_overlap, show_partition, show_plan, show_replaced, show_result, show_skipped
 from simulations.tracking import Place, Tracker, check_installed, flat_settings, tracked
 from simulations.typed_path import typed_path
 from simulations.utility import measure_utility, partition_summary, scheme_of
@@ -142,6 +142,7 @@ def _begin(
     partition = partition_summary(prepared)
     show_partition(console, partition)
     draw_partition(prepared, folder, partition)
+    show_replaced(console, prepared.architecture, prepared.replaced, error=prepared.gradient_error)
     if prepared.fresh:
         weights = prepared.config.model.weights
         console.print(f"not in {weights}, so freshly drawn: {', '.join(prepared.fresh)}", soft_wrap=True)
@@ -186,7 +187,9 @@ def _train_and_assess(
         "metrics": prepared.task.metrics,
         "selection": prepared.task.selection,
         "units": {"hd95": "mm"} if prepared.dataset.spacing is not None else {},
-        "model": prepared.architecture.name,
+        "model": title_of(prepared.architecture),
+        "model_replaced": grouped(prepared.replaced),
+        "model_gradient_error": prepared.gradient_error,
         "clients": len(prepared.plans),
         "rounds": prepared.hyper.rounds,
         "seed": prepared.config.seed,

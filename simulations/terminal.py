@@ -13,7 +13,8 @@ from rich.table import Table
 from hbdp_fed.audit import wording
 from hbdp_fed.audit.overlap_words import overlap_words
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
-from hbdp_fed.types import HospitalPlan
+from hbdp_fed.models import Replacement, grouped, title_of
+from hbdp_fed.types import HospitalPlan, ModelSpec
 from simulations.risk_lines import attack_lines, bound_line
 
 _PLAN_ROWS = 20
@@ -158,6 +159,28 @@ def show_skipped(console: Console, skipped: Sequence[str]) -> None:
     lines += [f"  {line}" for line in skipped[:_NAMED]]
     if len(skipped) > _NAMED:
         lines.append(f"  and {len(skipped) - _NAMED:,} more")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def show_replaced(
+    console: Console, architecture: ModelSpec, replaced: Sequence[Replacement], *, error: float | None
+) -> None:
+    """What was changed in a net that came from elsewhere, by kind, and how its gradients were verified.
+
+    Args:
+        console: Where to.
+        architecture: The net.
+        replaced: All changes. Their names are in the run's files.
+        error: The relative error of its records' gradients; None where they were not tried, and nothing is shown.
+    """
+    if error is None:
+        return
+    kinds = [f"{len(one['modules']):,} x {one['before']} -> {one['after']}" for one in grouped(replaced)]
+    changed = f"made ready for per-record clipping: {', '.join(kinds)}" if kinds else "nothing had to be replaced"
+    lines = (
+        f"{title_of(architecture)}: {changed}",
+        f"per-record gradients verified on random images: relative error {error:.1e} to each record's own",
+    )
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 

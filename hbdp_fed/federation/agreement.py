@@ -27,7 +27,7 @@ from hbdp_fed.federation.codec import RoundReport, TrainRequest
 from hbdp_fed.federation.memory import kept_arrays, kept_records, put_back
 from hbdp_fed.federation.settings import Site
 from hbdp_fed.federation.site_folder import SiteFolder, settle
-from hbdp_fed.models import read_facts, read_parts, read_weights, save_parts, save_weights, weights_sha256
+from hbdp_fed.models import read_facts, read_parts, read_weights, save_parts, save_weights, title_of, weights_sha256
 from hbdp_fed.privacy.history import Segment
 from hbdp_fed.privacy.ledger import ChargeEntry, Ledger, PlanEntry, RefusalEntry, verify
 from hbdp_fed.privacy.site_policy import Terms
@@ -216,7 +216,7 @@ class Agreement:
             epsilon=self._exposure(plan.mechanism.steps),
             records=records,
             task=charter.task,
-            model=charter.architecture.name,
+            model=title_of(charter.architecture),
             secure_noise=charter.settings.secure_noise and not charter.settings.replayable_batches,
         )
         reasons = [policy.refusal(terms)]

@@ -21,7 +21,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from hbdp_fed.data.contract import Records
-from hbdp_fed.errors import DataFileError, Refusal
+from hbdp_fed.errors import DataFileError, Refusal, SettingError
 from hbdp_fed.federation.agreement import Agreement, request_digest
 from hbdp_fed.federation.charter import Charter, CharterError, charter_of
 from hbdp_fed.federation.codec import (
@@ -38,6 +38,7 @@ from hbdp_fed.federation.secure_messages import TRAIN
 from hbdp_fed.federation.site_folder import SiteFolder, reason_of
 from hbdp_fed.federation.tampering import misshapen, tampered, too_large
 from hbdp_fed.federation.wire import MessageError
+from hbdp_fed.training import check_clippable
 from hbdp_fed.types import ModelUpdate
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,9 @@ def _identify(desk: _Desk) -> RecordDict:
     if problem := too_large(desk.charter.architecture):
         raise Refusal(f"refused: {problem}")
     agreement.seek_consent(len(_records(desk)))
+    # After consent: a hospital tries no net that its policy does not allow.
+    if problem := _unclippable(desk):
+        raise Refusal(f"refused: {problem}")
     desk.folder.tell(f"{desk.charter.name}: takes part")
     return identity_content(hospital=agreement.hospital)
 
@@ -214,11 +218,28 @@ def _problem(desk: _Desk, request: TrainRequest) -> str | None:
         return f"the plan has rounds 1 to {settings.rounds}"
     if request.steps != settings.local_steps:
         return f"it asks for {request.steps} steps; the plan says {settings.local_steps} a round"
-    if (problem := too_large(desk.charter.architecture) or misshapen(request, desk.charter)) is not None:
+    problem = too_large(desk.charter.architecture) or misshapen(request, desk.charter) or _unclippable(desk)
+    if problem is not None:
         return problem
     if desk.folder.policy.tamper_check:
         problem = tampered(request, desk.charter, desk.agreement.received())
         return None if problem is None else f"the model was tampered with: {problem}"
+    return None
+
+
+def _unclippable(desk: _Desk) -> str | None:
+    """Why the charter's model cannot be clipped per record; None if it can. Seen here, whatever the server says."""
+    records = _records(desk)
+    try:
+        check_clippable(
+            desk.charter.architecture,
+            desk.charter.settings.local,
+            task=desk.charter.task,
+            image_shape=records.images.shape[1:],
+            label_shape=records.labels.shape[1:],
+        )
+    except SettingError as error:
+        return error.problem
     return None
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import torch
 
+from hbdp_fed.errors import SettingError
 from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.lengths import farthest, whole_norm
@@ -63,6 +64,8 @@ def too_large(architecture: ModelSpec) -> str | None:
     """Why no such model is built here; None if it is one that can be."""
     try:
         shapes = _shapes(architecture)
+    except SettingError as error:
+        return f"the model {architecture.name} cannot be built: {error.problem}"
     except (ValueError, TypeError, KeyError, RuntimeError, OverflowError, AttributeError) as error:
         return f"the model {architecture.name} cannot be built: {type(error).__name__}"
     numbers = sum(torch.Size(shape).numel() for _, shape in shapes)

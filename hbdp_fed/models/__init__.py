@@ -9,6 +9,7 @@ from hbdp_fed.models.registry import (
     initial_weights,
     load_weights,
     replaced_in,
+    title_of,
 )
 from hbdp_fed.models.starting import starting_weights
 from hbdp_fed.models.storage import (
@@ -36,5 +37,6 @@ __all__ = [
     "save_parts",
     "save_weights",
     "starting_weights",
+    "title_of",
     "weights_sha256",
 ]

@@ -56,6 +56,11 @@ def build_model(spec: ModelSpec) -> nn.Module:
         raise SettingError(f"model.{spec.name}", str(error)) from error
 
 
+def title_of(spec: ModelSpec) -> str:
+    """What people call a model: its name, and which net where the name stands for many (``monai.DenseNet121``)."""
+    return f"{spec.name}.{spec.args.get('net')}" if spec.name == MONAI else spec.name
+
+
 def replaced_in(spec: ModelSpec) -> tuple[Replacement, ...]:
     """What :func:`build_model` changes of the net that ``spec`` names, so that it can be clipped per record.
 

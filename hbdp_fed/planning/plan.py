@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hbdp_fed.models import title_of
 from hbdp_fed.planning.consortium import Consortium, HospitalEntry
 from hbdp_fed.planning.cost import Cost, Speed, cost
 from hbdp_fed.planning.leaving import Leaving, leaving
@@ -85,7 +86,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "description": consortium.description,
         "task": consortium.task,
         "dataset": consortium.dataset,
-        "model": plan.size.architecture.name,
+        "model": title_of(plan.size.architecture),
         "image_shape": consortium.image.shape,
         "parameters": plan.size.parameters,
         "delta": consortium.delta,

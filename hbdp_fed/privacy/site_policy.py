@@ -17,7 +17,8 @@ class Terms:
         epsilon: What the whole plan costs; ``inf`` without noise.
         records: How many records the hospital holds.
         task: What is to be trained.
-        model: The model's name in the registry; None where nobody has said.
+        model: The model's name in the registry, with the net after a dot where the name stands for many
+            (``monai.DenseNet121``); None where nobody has said.
         secure_noise: Whether the noise comes from a generator that nobody can repeat.
     """
 
@@ -36,7 +37,7 @@ class SitePolicy:
         highest_epsilon: Its ceiling for the whole plan's epsilon, positive; ``inf`` accepts any.
         lowest_records: With fewer records than these, at least 0, it stays away.
         allowed_tasks: Names of tasks. None are allowed where there are none.
-        allowed_models: Names of models; None allows all.
+        allowed_models: Names of models; None allows all. A name allows all nets that it stands for.
         secure_noise: Whether it insists on noise that nobody can repeat.
         tamper_check: Whether it looks for changes of the model that no honest training makes.
         may_leave: Which figures of :data:`MAY_LEAVE` it tells.
@@ -76,7 +77,8 @@ class SitePolicy:
             reasons.append(f"{terms.records} records are fewer than the least of {self.lowest_records}")
         if terms.task not in self.allowed_tasks:
             reasons.append(f"the task '{terms.task}' is not allowed, only: {_listed(self.allowed_tasks)}")
-        if self.allowed_models is not None and terms.model not in self.allowed_models:
+        names = {terms.model, (terms.model or "").partition(".")[0]}
+        if self.allowed_models is not None and names.isdisjoint(self.allowed_models):
             reasons.append(f"the model '{terms.model}' is not allowed, only: {_listed(self.allowed_models)}")
         if self.secure_noise and not terms.secure_noise:
             reasons.append("the noise could be repeated by whoever knows the seed; only secure noise is allowed")

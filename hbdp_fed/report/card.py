@@ -87,6 +87,11 @@ def run_card(
         "task": summary["task"],
         "class_names": list(summary["class_names"]),
         "architecture": {"name": architecture.name, "args": dict(architecture.args)},
+        # Of a net that came from elsewhere: what was changed in it, and how far a record's gradient was from its own.
+        "model": {
+            "replaced": summary.get("model_replaced") or [],
+            "gradient_error": summary.get("model_gradient_error"),
+        },
         "model_file": "model.safetensors" if model_file is None else model_file.name,
         "model_sha256": summary["model_sha256"],
         "model_file_sha256": None if model_file is None else file_sha256(model_file),

@@ -2,6 +2,7 @@
 
 from hbdp_fed.training.augmentation import AUGMENTATIONS, views
 from hbdp_fed.training.averaging import averaged
+from hbdp_fed.training.clippable import check_clippable
 from hbdp_fed.training.correction import (
     CORRECTIONS,
     NO_CORRECTION,
@@ -38,6 +39,7 @@ __all__ = [
     "ScheduleSettings",
     "added_gradient",
     "averaged",
+    "check_clippable",
     "gradient_weights",
     "learning_rate_factor",
     "mean_gradient",
