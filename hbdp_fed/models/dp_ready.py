@@ -75,8 +75,8 @@ def make_dp_ready(model: nn.Module) -> DpReady:
       statistics, which are private records' own, it loses them.
     - Dropout and stochastic depth are switched off. Both draw from PyTorch's global random state, and the noise
       regularises already.
-    - Activations in place become the same ones out of place, and MONAI's memory-efficient ones PyTorch's own, which
-      compute the same and can be differentiated under ``torch.func``.
+    - Activations in place become the same ones out of place, and MONAI's memory-efficient swish
+      PyTorch's own, which computes the same and can be differentiated under ``torch.func``.
 
     A forward method that is written to mix records cannot be mended here: :func:`hbdp_fed.dpsgd.check_record_gradients`
     finds it. Sums in place inside a forward method (``x += identity``) may stay: the project's own engine sets no hooks
@@ -149,11 +149,11 @@ _SUCCESSORS: Mapping[type[nn.Module], Callable[[Any], nn.Module | None]] = {
 
 
 def _plain_activation(module: nn.Module) -> nn.Module | None:
-    """PyTorch's own activation for one of MONAI's that saves memory by an autograd function of the old kind."""
-    plain: Mapping[str, Callable[[], nn.Module]] = {"MemoryEfficientSwish": nn.SiLU, "MemoryEfficientMish": nn.Mish}
+    """PyTorch's own activation for MONAI's that saves memory by an autograd function of the old kind."""
     # By name, so that nobody has to import MONAI, which takes seconds, to convert a net that is not MONAI's.
-    known = type(module).__module__.startswith("monai.") and type(module).__name__ in plain
-    return plain[type(module).__name__]() if known else None
+    kind = type(module)
+    swish = kind.__module__.startswith("monai.") and kind.__name__ == "MemoryEfficientSwish"
+    return nn.SiLU() if swish else None
 
 
 _SWITCHES: Mapping[str, tuple[str, Any, Callable[[nn.Module], bool]]] = {
