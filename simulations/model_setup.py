@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from hbdp_fed.data import ImageDataset, as_floats
 from hbdp_fed.dpsgd import RecordLoss, clipped_summer, record_loss
 from hbdp_fed.errors import SettingError
-from hbdp_fed.models import build_model, fitting_spec, initial_weights, starting_weights
+from hbdp_fed.models import MONAI, build_model, fitting_spec, initial_weights, starting_weights, title_of
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import LocalSettings, check_clippable
 from hbdp_fed.types import ModelSpec, Weights
 from simulations.schema import ModelConfig
 from simulations.typed_path import typed_path
+
+_MULTIPLES = (2, 4, 8, 16, 32, 64)
 
 
 def architecture_for(model: ModelConfig, dataset: ImageDataset) -> ModelSpec:
@@ -65,9 +67,8 @@ def check_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSett
         )
         summer(blank, labels)
     except (ValueError, RuntimeError) as error:
-        raise SettingError(
-            "model", f"{architecture.name} cannot be trained on {dataset.name}: {str(error).splitlines()[0]}"
-        ) from error
+        problem = f"{title_of(architecture)} cannot be trained on {dataset.name}: {str(error).splitlines()[0]}"
+        raise SettingError("model", problem + _taken_instead(architecture, blank)) from error
 
 
 def _answer(model: nn.Module, blank: Tensor) -> Tensor:
@@ -85,6 +86,30 @@ def _answer(model: nn.Module, blank: Tensor) -> Tensor:
         kind = f"a tensor of {outputs.dim()} axes" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         raise ValueError(f"it gives {kind}, not one tensor of a number for each record and class")
     return outputs
+
+
+def _taken_instead(architecture: ModelSpec, blank: Tensor) -> str:
+    """Sides that a net from elsewhere does take, the nearest above those that it was tried with; "" where none is."""
+    if architecture.name != MONAI or _takes(architecture, blank.shape[1:]):
+        return ""
+    channels, *sides = blank.shape[1:]
+    for multiple in _MULTIPLES:
+        larger = [-(-side // multiple) * multiple for side in sides]
+        spec = ModelSpec(architecture.name, {**architecture.args, "image_size": larger})
+        if _takes(spec, (channels, *larger)):
+            return f"; it takes images of {'x'.join(map(str, larger))} (data.image_size)"
+    return ""
+
+
+def _takes(architecture: ModelSpec, shape: Sequence[int]) -> bool:
+    """Whether a model gives anything at all of images of this shape (C, *spatial)."""
+    try:
+        # Shapes alone: no memory is taken for the numbers.
+        with torch.device("meta"), torch.no_grad():
+            build_model(architecture)(torch.zeros(1, *shape))
+    except (SettingError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ImportError):
+        return False
+    return True
 
 
 def verify_model(architecture: ModelSpec, dataset: ImageDataset, local: LocalSettings) -> float | None:
