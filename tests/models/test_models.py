@@ -120,6 +120,16 @@ def test_norms_start_as_plain_norms_whatever_their_shape(norm: nn.Module) -> Non
         assert torch.equal(value, torch.ones_like(value) if name == "weight" else torch.zeros_like(value)), name
 
 
+@pytest.mark.parametrize("name", ["cls_token", "position_embeddings", "relative_position_bias_table"])
+def test_what_transformers_add_starts_small_and_seeded(name: str) -> None:
+    module = nn.Module()
+    module.register_parameter(name, nn.Parameter(torch.zeros(50, 40)))
+    value = initial_weights(module, generator(0))[name]
+    assert float(value.mean()) == pytest.approx(0, abs=0.002)
+    assert float(value.std()) == pytest.approx(0.02, rel=0.05)
+    assert torch.equal(value, initial_weights(module, generator(0))[name])
+
+
 def test_a_layer_without_a_rule_is_not_left_to_an_unseeded_draw() -> None:
     with pytest.raises(ValueError, match="no rule to initialise"):
         initial_weights(nn.Sequential(nn.LSTM(3, 4)), generator(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -141,6 +142,40 @@ def test_a_thin_densenet121_is_clipped_as_torch_func_clips_it() -> None:
 )
 def test_every_other_net_is_clipped_as_torch_func_clips_it(case: Case) -> None:
     assert_clipped_exactly(case)
+
+
+@pytest.mark.parametrize(
+    ("net", "args"),
+    [
+        ("BasicUNetPlusPlus", {}),
+        ("SegResNetDS2", {}),
+        ("SegResNetVAE", {"input_image_size": [32, 32]}),
+        ("VQVAE", {}),
+        ("DynUNet", {"deep_supervision": True}),
+    ],
+)
+def test_nets_of_several_tensors_are_those_that_the_manual_lists(net: str, args: dict[str, Any]) -> None:
+    with torch.device("meta"), torch.no_grad():
+        outputs = build_model(spec(net, (32, 32), **args))(torch.zeros(1, 2, 32, 32))
+    assert not isinstance(outputs, Tensor) or outputs.shape != (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("net", "args"),
+    [
+        ("ViT", {"patch_size": 8, "classification": True}),
+        ("UNETR", {}),
+        ("SwinUNETR", {"feature_size": 12}),
+        ("DAF3D", {}),
+        ("TorchVisionFCModel", {}),
+    ],
+)
+def test_a_net_that_needs_a_library_names_it(net: str, args: dict[str, Any]) -> None:
+    library = "torchvision" if net in ("DAF3D", "TorchVisionFCModel") else "einops"
+    if importlib.util.find_spec(library) is not None:
+        pytest.skip(f"{library} is installed")
+    with pytest.raises((SettingError, ImportError), match=rf"No module named '{library}'"):
+        build_model(spec(net, (64, 64), **args))(torch.zeros(1, 2, 64, 64))
 
 
 def test_its_weights_have_the_names_and_shapes_of_monais_own() -> None:

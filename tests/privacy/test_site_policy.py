@@ -56,6 +56,19 @@ def test_a_policy_names_models_and_noise_that_it_does_not_allow() -> None:
     assert "only secure noise is allowed" in told
 
 
+def test_a_policy_allows_all_nets_of_a_name_or_single_ones() -> None:
+    def refused(allowed: str, model: str | None) -> bool:
+        policy = SitePolicy(math.inf, 0, ("binary",), allowed_models=(allowed,))
+        return policy.refusal(Terms(8.0, 1, "binary", model=model)) is not None
+
+    assert not refused("monai", "monai.UNet")
+    assert not refused("monai.UNet", "monai.UNet")
+    assert refused("monai.UNet", "monai.DenseNet121")
+    assert refused("UNet", "monai.UNet")
+    assert refused("monai.UNet", "monai")
+    assert refused("monai", None)
+
+
 def test_what_a_policy_does_not_name_stays_at_the_hospital() -> None:
     policy = SitePolicy(math.inf, 0, (), may_leave=("seconds",))
     assert {*policy.withheld, *policy.may_leave} == set(MAY_LEAVE)

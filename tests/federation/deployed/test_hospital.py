@@ -13,6 +13,7 @@ import torch
 from flwr.app import RecordDict
 
 from hbdp_fed.data import Records, write_shard
+from hbdp_fed.errors import SettingError
 from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.codec import Control, TrainRequest, parse_failure, parse_identity, parse_reply
 from hbdp_fed.federation.hospital import _mapped
@@ -45,6 +46,19 @@ def test_a_hospital_sends_what_it_would_send_in_a_simulation(
     sent = hospital().update(request_of())
     assert simulated.hospital == "hospital-01"
     assert all(torch.equal(sent[name], simulated.delta[name]) for name in start)
+
+
+def test_a_net_that_cannot_be_clipped_is_refused_before_and_in_every_round(
+    hospital: Make, request_of: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mixing(*_: object, **__: object) -> None:
+        raise SettingError("model.net", "UNet cannot be clipped per record: 'a' (Mixing) mixes records")
+
+    monkeypatch.setattr("hbdp_fed.federation.hospital.check_clippable", mixing)
+    own = hospital()
+    assert own.refusal(own.enrolled()) == "refused: UNet cannot be clipped per record: 'a' (Mixing) mixes records"
+    assert "'a' (Mixing) mixes records" in own.refusal(request_of())
+    assert _charges(own) == []
 
 
 def test_a_charter_that_the_policy_allows_is_agreed_to_and_entered(hospital: Make) -> None:
