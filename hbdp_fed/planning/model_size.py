@@ -8,7 +8,7 @@ import torch
 
 from hbdp_fed.dpsgd.optimizers import OPTIMIZERS
 from hbdp_fed.errors import SettingError, unknown_choice
-from hbdp_fed.models import build_model, fitting_spec
+from hbdp_fed.models import build_model, fitting_spec, title_of
 from hbdp_fed.planning.consortium import Consortium, model_settings
 from hbdp_fed.training import AUGMENTATIONS, PRECISIONS, LocalSettings
 from hbdp_fed.training.tasks import task_called
@@ -50,9 +50,11 @@ def model_size(consortium: Consortium) -> ModelSize:
         try:
             with torch.no_grad():
                 outputs = model(torch.zeros(1, *image.shape))
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, TypeError, ImportError) as error:
             shape = "x".join(map(str, image.shape))
             raise SettingError("model", f"{name} does not take {shape} images: {str(error).splitlines()[0]}") from error
+    if not isinstance(outputs, torch.Tensor):
+        raise SettingError("model", f"{title_of(spec)} gives a {type(outputs).__name__}, not one tensor")
     wanted = image.size if consortium.task == "segmentation" else ()
     if tuple(outputs.shape[2:]) != wanted:
         asked = "a class for every pixel, as unet gives" if wanted else "one answer an image, as resnet9 and cnn give"

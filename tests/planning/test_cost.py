@@ -25,6 +25,14 @@ def speeds(consortium: Consortium) -> dict[str, Speed]:
     return {hospital.name: Speed(hospital.records_per_s or 500.0, "given") for hospital in consortium.hospitals}
 
 
+def test_a_net_of_monais_has_a_size_and_one_of_several_tensors_is_refused() -> None:
+    net = {"name": "monai", "net": "resnet10", "args": {"widen_factor": 0.1}}
+    size = model_size(read_consortium(small(model=net)))
+    assert size.parameters == sum(value.numel() for value in build_model(size.architecture).parameters())
+    with pytest.raises(SettingError, match=r"^model: monai\.VQVAE gives a tuple, not one tensor"):
+        model_size(read_consortium(small(model={"name": "monai", "net": "VQVAE"}, image={"size": 32})))
+
+
 def test_a_round_adds_up_what_its_slowest_hospital_takes() -> None:
     consortium = read_consortium(small(training__multiplicity=2, a__watts=360))
     size = model_size(consortium)
