@@ -25,9 +25,9 @@ ALL_HOSPITALS = "all hospitals"
 
 @dataclass(frozen=True)
 class PrivacyBudget:
-    """(epsilon, delta) of one record at one hospital for the whole planned training.
+    """(epsilon, delta) of one unit, a record or a patient, at one hospital for the whole planned training.
 
-    Adjacency: add or remove one record. ``epsilon = inf`` is the non-private control.
+    Adjacency: add or remove one record, or one patient with all records. ``epsilon = inf`` is the non-private control.
     """
 
     epsilon: float
@@ -51,8 +51,9 @@ class DpSgdParams:
 
     Attributes:
         noise_multiplier: sigma, the noise's standard deviation divided by ``max_grad_norm``; 0 without privacy.
-        max_grad_norm: The clipping norm of a record's gradient (l2 over all parameters); ``inf`` does not clip.
-        sample_rate: q, the probability with which each record enters a step's Poisson batch, in (0, 1].
+        max_grad_norm: The clipping norm of a unit's gradient (l2 over all parameters); ``inf`` does not clip. A unit
+            is a record or a patient with all records.
+        sample_rate: q, the probability with which each unit enters a step's Poisson batch, in (0, 1].
         steps: T, all steps over all rounds, a malicious server's probes included.
     """
 
@@ -94,19 +95,68 @@ class OptimizerSettings:
     weight_decay: float = 0.0
 
 
+Unit = Literal["record", "patient"]
+"""Whom the guarantee is for: what is added or removed, drawn into steps and clipped as a whole."""
+
+UNITS: tuple[Unit, ...] = ("record", "patient")
+
+
+@dataclass(frozen=True)
+class PatientCount:
+    """A hospital's patients, where each of them with all records is the unit of privacy.
+
+    Attributes:
+        patients: P, how many there are, at least 1.
+        records_at_once: How many records a step would hold that draws all of them: each patient's, but no more than
+            ``records_per_patient`` of one.
+    """
+
+    patients: int
+    records_at_once: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.patients <= self.records_at_once:
+            raise ValueError(f"{self.patients} patients cannot give {self.records_at_once} records")
+
+
 @dataclass(frozen=True)
 class HospitalPlan:
-    """What one hospital has agreed to before training: its records, its mechanism, the epsilon that follows."""
+    """What one hospital has agreed to before training: its records, its mechanism, the epsilon that follows.
+
+    Attributes:
+        name: The hospital.
+        num_records: Its records, whatever the unit of privacy is.
+        mechanism: What it runs; the sample rate and the clipping norm are a unit's.
+        eps_rdp: The epsilon of a unit, by Renyi differential privacy.
+        patients: Its patients, where they are the units; None where each record is one.
+    """
 
     name: str
     num_records: int
     mechanism: DpSgdParams
     eps_rdp: float
+    patients: PatientCount | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """What the budget is for."""
+        return "record" if self.patients is None else "patient"
+
+    @property
+    def num_units(self) -> int:
+        """How many units it has."""
+        return self.num_records if self.patients is None else self.patients.patients
 
     @property
     def expected_batch(self) -> float:
-        """q times the number of records: what a step's clipped sum is divided by."""
-        return self.mechanism.sample_rate * self.num_records
+        """q times the number of units: what a step's clipped sum is divided by."""
+        return self.mechanism.sample_rate * self.num_units
+
+    @property
+    def expected_records(self) -> float:
+        """How many records a step holds on average, which is what it costs to compute."""
+        records = self.num_records if self.patients is None else self.patients.records_at_once
+        return self.mechanism.sample_rate * records
 
 
 @dataclass(frozen=True)
@@ -168,7 +218,7 @@ class PublicSideInformation:
         images: Public images of the same kind, float32 (P, C, H, W) in [0, 1]; never a hospital's records.
         mechanism: The hospital's announced DP-SGD parameters.
         optimizer: The hospitals' announced optimiser, with the learning rate in force at the observed step.
-        expected_batch: What the noisy clipped sum was divided by.
+        expected_batch: What the noisy clipped sum was divided by: the expected number of units.
         loss: What the hospitals train on, a key of :data:`hbdp_fed.dpsgd.LOSSES`.
         class_weights: The loss's public weights; None weighs all classes alike.
     """

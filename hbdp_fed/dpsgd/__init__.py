@@ -13,7 +13,7 @@ from hbdp_fed.dpsgd.noise import (
 )
 from hbdp_fed.dpsgd.optimizers import step_weights
 from hbdp_fed.dpsgd.record_gradients import clipped_record_gradients, flattened
-from hbdp_fed.dpsgd.sampling import poisson_batches
+from hbdp_fed.dpsgd.sampling import UnitBatch, num_units, patient_batches, poisson_batches, unit_batches
 from hbdp_fed.dpsgd.step import StepGradient, dp_sgd_gradient, make_summer
 from hbdp_fed.dpsgd.update_norm import largest_update_norm
 from hbdp_fed.dpsgd.verifying import UnequalGradients, check_record_gradients
@@ -28,6 +28,7 @@ __all__ = [
     "StepGradient",
     "Summer",
     "UnequalGradients",
+    "UnitBatch",
     "check_record_gradients",
     "clip_factors",
     "clipped_record_gradients",
@@ -38,6 +39,8 @@ __all__ = [
     "largest_update_norm",
     "make_summer",
     "noise_to_resolution",
+    "num_units",
+    "patient_batches",
     "plain_summer",
     "poisson_batches",
     "record_loss",
@@ -45,4 +48,5 @@ __all__ = [
     "secure_noise",
     "seeded_noise",
     "step_weights",
+    "unit_batches",
 ]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hbdp_fed.dpsgd.clipping import clip_factors, trainable
+from hbdp_fed.dpsgd.clipping import clip_factors, row_cuts, trainable
 from hbdp_fed.dpsgd.grad_modes.tape import PastLayers, Tape, layers_of, run_through
 from hbdp_fed.dpsgd.layers import PerRecord
 from hbdp_fed.dpsgd.losses import RecordLoss, record_losses
@@ -18,35 +18,39 @@ def clipped_record_gradients(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
+    counts: Tensor | None = None,
     *,
     max_grad_norm: float,
     max_physical_batch: int,
     multiplicity: int = 1,
     loss: RecordLoss = record_losses,
 ) -> Tensor:
-    """The terms of the sum that :func:`hbdp_fed.dpsgd.make_summer` computes, one a row.
+    """The terms of the sum that :func:`hbdp_fed.dpsgd.make_summer` computes, one a row: of records, or of patients.
 
     Args:
         model: As for a training step.
         images: (b * K, C, *spatial) with K views of each record, as in :data:`hbdp_fed.dpsgd.Summer`; b may be 0.
         labels: (b * K,), (b * K, classes) or (b * K, *spatial).
+        counts: How many records each unit has, as there; None: each record is a unit.
         max_grad_norm: C, positive; ``inf`` does not clip.
         max_physical_batch: Rows differentiated at once, at least 1.
         multiplicity: K.
         loss: The loss of each row.
 
     Returns:
-        (b, P) in the parameters' own precision and on their device: the P trainable parameters in the model's order,
-        each flattened (see :func:`flattened`).
+        (u, P), or (b, P) without counts, in the parameters' own precision and on their device: the P trainable
+        parameters in the model's order, each flattened (see :func:`flattened`).
     """
     parameters = trainable(model)
-    rows_at_once = max(1, max_physical_batch // multiplicity) * multiplicity
+    records = len(labels) // multiplicity
     size = sum(value.numel() for value in parameters.values())
     like = next(iter(parameters.values()))
-    gradients = torch.empty(len(labels) // multiplicity, size, dtype=like.dtype, device=like.device)
-    for start in range(0, len(labels), rows_at_once):
-        rows = slice(start, start + rows_at_once)
-        first, last = start // multiplicity, min(start + rows_at_once, len(labels)) // multiplicity
+    gradients = torch.empty(records if counts is None else len(counts), size, dtype=like.dtype, device=like.device)
+    last = 0
+    for rows, rows_a_unit in row_cuts(
+        counts, records, multiplicity=multiplicity, max_physical_batch=max_physical_batch
+    ):
+        first, last = last, last + (rows.stop - rows.start) // rows_a_unit
         found = _by_parameter(model, images[rows], labels[rows], last - first, loss)
         place = 0
         for name, value in parameters.items():

@@ -1,4 +1,4 @@
-"""One DP-SGD step: clip every record's gradient, add them up, add noise, divide by the expected batch."""
+"""One DP-SGD step: clip every unit's gradient, add them up, add noise, divide by the expected batch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class StepGradient:
 
     Attributes:
         gradient: By parameter name, float64.
-        batch_size: How many records the Poisson batch held.
-        loss: Mean loss of the batch; NaN for an empty one.
-        clipped_share: Which share of the batch was really clipped, in [0, 1]; NaN for an empty batch or no clipping.
+        batch_size: How many units (records, or patients) the Poisson batch held.
+        num_records: How many records they gave.
+        loss: Mean loss of the units; NaN for an empty batch.
+        clipped_share: Which share of the units was really clipped, in [0, 1]; NaN for an empty batch or no clipping.
         noise_to_resolution: The noise's standard deviation over the spacing of the numbers in which the clipped
             gradients were summed, at the largest coordinate of the noisy sum (so a function of what is released
             anyway). The sum lies on that grid: noise well below the spacing can be rounded off by whoever knows it.
@@ -32,6 +33,7 @@ class StepGradient:
 
     gradient: Weights
     batch_size: int
+    num_records: int
     loss: float
     clipped_share: float
     noise_to_resolution: float
@@ -70,6 +72,7 @@ def dp_sgd_gradient(
     summer: Summer,
     images: Tensor,
     labels: Tensor,
+    counts: Tensor | None = None,
     *,
     mechanism: DpSgdParams,
     expected_batch: float,
@@ -85,12 +88,13 @@ def dp_sgd_gradient(
         summer: From :func:`make_summer` with the same ``mechanism``.
         images: (b * K, C, *spatial) in [0, 1]; b may be 0.
         labels: int64 (b * K,) or (b * K, *spatial).
+        counts: How many records each unit has (see :class:`hbdp_fed.dpsgd.Summer`); None: each record is a unit.
         mechanism: sigma and C; the noise has standard deviation sigma * C on the sum.
-        expected_batch: q times the number of records, positive.
+        expected_batch: q times the number of units, positive.
         noise: Where the noise comes from; drawn for an empty batch, too.
         sum_dtype: The precision that ``summer`` sums in, for ``noise_to_resolution`` alone.
     """
-    summed = summer(images, labels)
+    summed = summer(images, labels, counts)
     total = summed.total
     std = mechanism.noise_multiplier * mechanism.max_grad_norm if mechanism.noise_multiplier > 0 else 0.0
     if std > 0:
@@ -99,11 +103,12 @@ def dp_sgd_gradient(
     ratio = noise_to_resolution(noise_std=std, magnitude=_largest(total), dtype=sum_dtype) if std > 0 else math.nan
     for value in total.values():
         value /= expected_batch
-    b = summed.num_records
+    units = summed.num_units
     return StepGradient(
         gradient=total,
-        batch_size=b,
-        loss=summed.loss / b if b else math.nan,
+        batch_size=units,
+        num_records=summed.num_records,
+        loss=summed.loss / units if units else math.nan,
         clipped_share=float((summed.norms > mechanism.max_grad_norm).double().mean())
         if len(summed.norms)
         else math.nan,

@@ -17,8 +17,9 @@ from hbdp_fed.dpsgd import (
     Summer,
     dp_sgd_gradient,
     make_summer,
-    poisson_batches,
+    num_units,
     record_loss,
+    unit_batches,
 )
 from hbdp_fed.dpsgd.optimizers import build_optimizer
 from hbdp_fed.models import build_model, load_weights
@@ -46,6 +47,8 @@ class LocalSettings:
             weights that were received is added to the loss, after the noise, since no record has a part in it.
         correction: One of :data:`hbdp_fed.training.CORRECTIONS`; ``scaffold`` needs the optimiser ``sgd``, no weight
             decay and no proximal term.
+        records_per_patient: m, the most records of one patient in a step, at least 1: patients are drawn, and the
+            gradients of each one's records are averaged and clipped together. None: the unit of privacy is a record.
     """
 
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -59,6 +62,7 @@ class LocalSettings:
     max_physical_batch: int = 256
     proximal: float = 0.0
     correction: str = "none"
+    records_per_patient: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class LocalStep:
     """One step as it is taken, for an audit that replays a hospital. Nothing of it leaves the hospital otherwise.
 
     Attributes:
-        members: int64 (b,), which records the Poisson batch holds.
+        members: int64 (b,), which records the Poisson batch holds; those of one unit stand one after the other.
+        counts: int64 (u,), how many of them each drawn patient gives, ascending; None where each record is a unit.
         images: (b * K, C, *spatial), their views.
         labels: Of the views.
         weights: What the gradient was computed at, by parameter name; they move on in place when the watcher returns.
@@ -75,6 +80,7 @@ class LocalStep:
     """
 
     members: Tensor
+    counts: Tensor | None
     images: Tensor
     labels: Tensor
     weights: Weights
@@ -89,8 +95,8 @@ class LocalResult:
     Attributes:
         delta: Final weights minus the received ones by parameter name, float64 on the CPU: the only thing that the
             guarantee covers, and the only thing that must leave the hospital.
-        loss: Mean training loss over all records seen; NaN when every batch was empty.
-        clipped_share: Mean over steps of the share of clipped records; NaN where nothing is ever clipped.
+        loss: Mean training loss over all units (records, or patients) seen; NaN when every batch was empty.
+        clipped_share: Mean over steps of the share of clipped units; NaN where nothing is ever clipped.
         records_seen: How many records the Poisson batches held in all.
         noise_to_resolution: The smallest of the steps' ratios of noise to the spacing of the numbers that the clipped
             gradients were summed in (see :class:`hbdp_fed.dpsgd.StepGradient`); NaN without noise.
@@ -109,6 +115,7 @@ def train_locally(
     weights: Weights,
     images: Tensor,
     labels: Tensor,
+    groups: Tensor | None = None,
     mechanism: DpSgdParams,
     steps: int,
     settings: LocalSettings,
@@ -131,6 +138,7 @@ def train_locally(
         weights: The global weights received.
         images: (N, C, *spatial), all of the hospital's records, float32 in [0, 1] or uint8.
         labels: int64 (N,), (N, K) or (N, *spatial).
+        groups: int64 (N,), equal for records of one patient; unused where the unit of privacy is a record.
         mechanism: The hospital's own clipping and noise; no server can change it.
         steps: How many of its planned steps to take, at least 1.
         settings: How to train.
@@ -144,6 +152,7 @@ def train_locally(
 
     Raises:
         SettingError: if a name in ``settings`` is unknown.
+        ValueError: if patients are the units and ``groups`` does not say which records are whose.
     """
     precision = precision_called(settings.precision)
     model = build_model(architecture).to(device=device, dtype=precision.parameters).train()
@@ -160,13 +169,19 @@ def train_locally(
         loss=record_loss(settings.loss, settings.class_weights),
     )
     sums = _Sums(summer, keep=watch is not None)
+    expected_batch = mechanism.sample_rate * num_units(len(labels), groups, settings.records_per_patient)
     taken: list[StepGradient] = []
-    for indices in poisson_batches(
-        num_records=len(labels), sample_rate=mechanism.sample_rate, steps=steps, generator=batch_generator
+    for batch in unit_batches(
+        num_records=len(labels),
+        groups=groups,
+        records_per_patient=settings.records_per_patient,
+        sample_rate=mechanism.sample_rate,
+        steps=steps,
+        generator=batch_generator,
     ):
         seen, targets = views(
-            as_floats(images[indices]).to(device=device, dtype=precision.parameters),
-            labels[indices].to(device),
+            as_floats(images[batch.members]).to(device=device, dtype=precision.parameters),
+            labels[batch.members].to(device),
             multiplicity=settings.multiplicity,
             augmentation=settings.augmentation,
             generator=augmentation_generator,
@@ -175,13 +190,15 @@ def train_locally(
             sums,
             seen,
             targets,
+            batch.counts,
             mechanism=mechanism,
-            expected_batch=mechanism.sample_rate * len(labels),
+            expected_batch=expected_batch,
             noise=noise,
             sum_dtype=precision.parameters,
         )
         if watch is not None:
-            watch(LocalStep(indices, seen, targets, moving.followers, sums.last, step.gradient))
+            own = (batch.members, batch.counts, seen, targets)
+            watch(LocalStep(*own, moving.followers, sums.last, step.gradient))
         rate = optimizer_at(settings, progress.after(len(taken))).learning_rate
         moving.take(step.gradient, optimizer, learning_rate=rate, proximal=settings.proximal)
         taken.append(replace(step, gradient={}))
@@ -218,8 +235,8 @@ class _Sums:
     keep: bool
     last: Weights = field(default_factory=dict)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> GradientSum:
-        found = self.summer(images, labels)
+    def __call__(self, images: Tensor, labels: Tensor, counts: Tensor | None = None) -> GradientSum:
+        found = self.summer(images, labels, counts)
         if self.keep:
             self.last = {name: value.clone() for name, value in found.total.items()}
         return found
@@ -274,11 +291,11 @@ class _Moving:
 
 def _result(delta: Weights, taken: Sequence[StepGradient]) -> LocalResult:
     seen = [step for step in taken if step.batch_size]
-    records_seen = sum(step.batch_size for step in seen)
+    units_seen = sum(step.batch_size for step in seen)
     return LocalResult(
         delta=delta,
-        loss=sum(step.loss * step.batch_size for step in seen) / records_seen if seen else math.nan,
+        loss=sum(step.loss * step.batch_size for step in seen) / units_seen if seen else math.nan,
         clipped_share=sum(step.clipped_share for step in seen) / len(seen) if seen else math.nan,
-        records_seen=records_seen,
+        records_seen=sum(step.num_records for step in seen),
         noise_to_resolution=min((step.noise_to_resolution for step in taken), default=math.nan),
     )

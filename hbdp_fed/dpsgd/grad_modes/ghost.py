@@ -23,7 +23,6 @@ def ghost_part(
     model: nn.Module,
     *,
     max_grad_norm: float,
-    multiplicity: int,
     compute_dtype: torch.dtype | None,
     loss: RecordLoss,
 ) -> MicroBatch:
@@ -37,7 +36,7 @@ def ghost_part(
     """
     layers = layers_of(model)
 
-    def part(images: Tensor, labels: Tensor) -> PartSum:
+    def part(images: Tensor, labels: Tensor, multiplicity: int) -> PartSum:
         tape = Tape(len(labels) // multiplicity, compute_dtype)
         value = run_through(tape, model, layers, images, labels, loss)
         norms = _norms(tape, like=labels)
@@ -45,7 +44,7 @@ def ghost_part(
         if not bool(usable.all()):
             # A record whose gradient overflowed weighs nothing, but 0 times inf is nan: it must not take part at all.
             rows = usable.repeat_interleave(multiplicity)
-            sums = part(images[rows], labels[rows]).sums if bool(usable.any()) else {}
+            sums = part(images[rows], labels[rows], multiplicity).sums if bool(usable.any()) else {}
             return PartSum(sums=sums, norms=norms, loss=value)
         return PartSum(sums=_weighted_sums(tape, clip_factors(norms, max_grad_norm)), norms=norms, loss=value)
 

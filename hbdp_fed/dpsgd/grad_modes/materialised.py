@@ -12,12 +12,12 @@ from hbdp_fed.dpsgd.clipping import PartSum, clip_factors
 
 @torch.no_grad()
 def clip_and_sum(gradients: Mapping[str, Tensor], *, max_grad_norm: float, multiplicity: int, loss: Tensor) -> PartSum:
-    """Sum per-view gradients (b * K, *shape) by parameter name, clipped record by record.
+    """Sum per-row gradients (u * R, *shape) by parameter name, clipped unit by unit.
 
     Args:
-        gradients: Of the loss as it was divided by K, so that a record's gradient is the sum over its views.
+        gradients: Of the loss as it was divided by R, so that a unit's gradient is the sum over its rows.
         max_grad_norm: C.
-        multiplicity: K.
+        multiplicity: R, the rows of a unit: the views of a record, or of all records of a patient.
         loss: Scalar, passed on.
     """
     by_record = {

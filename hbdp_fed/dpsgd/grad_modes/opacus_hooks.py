@@ -16,7 +16,6 @@ def opacus_part(
     model: nn.Module,
     *,
     max_grad_norm: float,
-    multiplicity: int,
     compute_dtype: torch.dtype | None,
     loss: RecordLoss,
 ) -> MicroBatch:
@@ -36,7 +35,7 @@ def opacus_part(
         raise ValueError(f"this model cannot be trained with per-record clipping: {error}") from error
     parameters = trainable(model)
 
-    def part(images: Tensor, labels: Tensor) -> PartSum:
+    def part(images: Tensor, labels: Tensor, multiplicity: int) -> PartSum:
         wrapped.zero_grad(set_to_none=True)
         with warnings.catch_warnings():
             # The images need no gradient of their own, which is what this warning of the hooks is about.

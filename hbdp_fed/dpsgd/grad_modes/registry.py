@@ -16,7 +16,7 @@ from hbdp_fed.dpsgd.losses import RecordLoss, record_losses
 from hbdp_fed.errors import unknown_choice
 
 GradMode = Callable[..., MicroBatch]
-"""Takes a model and the keywords ``max_grad_norm``, ``multiplicity``, ``compute_dtype`` and ``loss``."""
+"""Takes a model and the keywords ``max_grad_norm``, ``compute_dtype`` and ``loss``."""
 
 GRAD_MODES: Mapping[str, GradMode] = {"hbdp": ghost_part, "opacus": opacus_part, "torch_func": torch_func_part}
 """``hbdp`` is the project's own; the others are slower and exist to be compared with."""
@@ -32,7 +32,7 @@ def clipped_summer(
     compute_dtype: torch.dtype | None = None,
     loss: RecordLoss = record_losses,
 ) -> Summer:
-    """A function that sums a batch's gradients, each record's clipped to ``max_grad_norm`` first.
+    """A function that sums a batch's gradients, each unit's (a record's or a patient's) clipped to ``max_grad_norm``.
 
     The norm of each term is at most ``max_grad_norm`` up to the relative rounding of the parameters' precision (about
     1e-6 in float32), whatever ``compute_dtype`` is.
@@ -56,9 +56,7 @@ def clipped_summer(
     if grad_mode not in GRAD_MODES:
         raise unknown_choice("training.grad_mode", grad_mode, GRAD_MODES)
     check_max_grad_norm(max_grad_norm)
-    part = GRAD_MODES[grad_mode](
-        model, max_grad_norm=max_grad_norm, multiplicity=multiplicity, compute_dtype=compute_dtype, loss=loss
-    )
+    part = GRAD_MODES[grad_mode](model, max_grad_norm=max_grad_norm, compute_dtype=compute_dtype, loss=loss)
     return in_micro_batches(part, model, max_physical_batch=max_physical_batch, multiplicity=multiplicity)
 
 
@@ -71,5 +69,5 @@ def plain_summer(
     loss: RecordLoss = record_losses,
 ) -> Summer:
     """The non-private control: the sum of a batch's gradients without clipping, by ordinary back-propagation."""
-    part = plain_part(model, multiplicity=multiplicity, compute_dtype=compute_dtype, loss=loss)
+    part = plain_part(model, compute_dtype=compute_dtype, loss=loss)
     return in_micro_batches(part, model, max_physical_batch=max_physical_batch, multiplicity=multiplicity)

@@ -14,7 +14,6 @@ def torch_func_part(
     model: nn.Module,
     *,
     max_grad_norm: float,
-    multiplicity: int,
     compute_dtype: torch.dtype | None,
     loss: RecordLoss,
 ) -> MicroBatch:
@@ -27,16 +26,17 @@ def torch_func_part(
         raise ValueError("torch.func computes in the parameters' own precision only")
     parameters = trainable(model)
 
-    def row_loss(values: dict[str, Tensor], image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def row_loss(values: dict[str, Tensor], image: Tensor, label: Tensor, rows_a_unit: int) -> tuple[Tensor, Tensor]:
         outputs = torch.func.functional_call(model, values, (image[None],))
-        value = loss(outputs, label[None]).sum() / multiplicity
+        value = loss(outputs, label[None]).sum() / rows_a_unit
         return value, value
 
-    by_row = torch.func.vmap(torch.func.grad(row_loss, has_aux=True), in_dims=(None, 0, 0), randomness="different")
+    gradient = torch.func.grad(row_loss, has_aux=True)
+    by_row = torch.func.vmap(gradient, in_dims=(None, 0, 0, None), randomness="different")
 
-    def part(images: Tensor, labels: Tensor) -> PartSum:
+    def part(images: Tensor, labels: Tensor, multiplicity: int) -> PartSum:
         values = {name: p.detach() for name, p in parameters.items()}
-        gradients, losses = by_row(values, images, labels)
+        gradients, losses = by_row(values, images, labels, multiplicity)
         return clip_and_sum(gradients, max_grad_norm=max_grad_norm, multiplicity=multiplicity, loss=losses.sum())
 
     return part
