@@ -221,6 +221,8 @@ class PublicSideInformation:
         expected_batch: What the noisy clipped sum was divided by: the expected number of units.
         loss: What the hospitals train on, a key of :data:`hbdp_fed.dpsgd.LOSSES`.
         class_weights: The loss's public weights; None weighs all classes alike.
+        records_per_unit: How many records a drawn unit gives on average, at least 1: more where units are patients. A
+            unit's clipped gradient is that of their mean, so each of them counts for so much less.
     """
 
     images: Tensor
@@ -229,6 +231,12 @@ class PublicSideInformation:
     expected_batch: float
     loss: str = "cross_entropy"
     class_weights: tuple[float, ...] | None = None
+    records_per_unit: float = 1.0
+
+    @property
+    def expected_records(self) -> float:
+        """How many records a step holds on average."""
+        return self.expected_batch * self.records_per_unit
 
 
 @dataclass(frozen=True)

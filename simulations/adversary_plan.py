@@ -24,6 +24,9 @@ ALONE: tuple[Surface, ...] = ("gradient", "update")
 _REAL = "real hospitals are not attacked; a simulation of the same settings is"
 
 PLANTED = ("imprint", "trap_weights")
+_OF_RECORDS = ("linear_probe",)
+"""Attacks that read an image out of its record's own clipped gradient."""
+
 _PLANTED_TASKS = ("binary", "multiclass")
 
 _AFFORDABLE = 3e10
@@ -209,6 +212,13 @@ def _obstacle(
 ) -> tuple[str, str] | None:
     """The setting that rules an attack out, and how; None if nothing does."""
     probing = ATTACKS[name].kind == "probe"
+    if name in _OF_RECORDS and local.records_per_patient is not None:
+        working = ", ".join(other for other in ATTACKS if other not in _OF_RECORDS)
+        return (
+            "privacy.unit",
+            f"must be record for {name}, which reads an image out of its own clipped gradient, and of a patient only "
+            f"the mean over all records is clipped and sent; with patients these work: {working}",
+        )
     task, dims = dataset.task, dataset.train.images.dim() - 2
     if name in PLANTED and (task not in _PLANTED_TASKS or dims != 2):
         kind = "images" if dims == 2 else "volumes"
@@ -219,11 +229,9 @@ def _obstacle(
         )
     if probing:
         return _obstacle_of_public(name, dataset) or _obstacle_of_mean(config, local, steps=1)
-    if config.adversary.candidates - 1 > len(dataset.test):
-        return (
-            "adversary.candidates",
-            f"must be at most {len(dataset.test) + 1}: decoys come from the {len(dataset.test)} test records",
-        )
+    decoys, of = _decoys(dataset, local)
+    if config.adversary.candidates - 1 > decoys:
+        return "adversary.candidates", f"must be at most {decoys + 1}: decoys come from the {decoys} test {of}"
     if config.federation.record != "all":
         # Presets of long runs keep neither, and two messages one after the other would be one too many.
         also = "" if config.federation.checkpoints == 0 else ", and federation.checkpoints 0,"
@@ -248,6 +256,14 @@ def _obstacle(
             "set adversary.surfaces=[update]",
         )
     return _obstacle_of_mean(config, local, steps=steps)
+
+
+def _decoys(dataset: ImageDataset, local: LocalSettings) -> tuple[int, str]:
+    """How many decoys the test split has for a game, and what they are: as the targets, records or patients."""
+    groups = dataset.test.groups
+    if local.records_per_patient is None or groups is None:
+        return len(dataset.test), "records"
+    return len(groups.unique()), f"{dataset.group}s"
 
 
 def _obstacle_of_public(name: str, dataset: ImageDataset) -> tuple[str, str] | None:

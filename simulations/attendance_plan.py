@@ -23,7 +23,7 @@ def paces(prepared: Prepared) -> Mapping[str, Pace]:
     """How quick each hospital is, by name."""
     views = prepared.local.multiplicity
     return {
-        plan.name: Pace(profile, plan.expected_batch * views)
+        plan.name: Pace(profile, plan.expected_records * views)
         for plan, profile in zip(prepared.plans, prepared.profiles, strict=True)
     }
 

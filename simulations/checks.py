@@ -22,6 +22,7 @@ from simulations.adversary_plan import check_adversary
 from simulations.limits import check_limits
 from simulations.schema import FederationConfig, RunConfig, TrainingConfig
 from simulations.secure import check_secure
+from simulations.units import check_unit
 
 NO_OPTIMIZER = "none"
 AUTO = "auto"
@@ -47,6 +48,7 @@ def check(config: RunConfig) -> None:
     _known("report", config.report, REPORTS)
     _at_least("smallest_count", config.smallest_count, 1)
     _known("privacy.accountant", config.privacy.accountant, ACCOUNTANTS)
+    check_unit(config)
     _known("model", config.model.name, MODELS)
     _check_training(config.training)
     _check_correction(config)

@@ -12,8 +12,8 @@ _GIB = 2**30
 
 
 def rehearsal_of(prepared: Prepared) -> Rehearsal:
-    """One step of the hospital with the largest expected batch."""
-    plan = max(prepared.plans, key=lambda plan: plan.expected_batch)
+    """One step of the hospital whose steps hold most records."""
+    plan = max(prepared.plans, key=lambda plan: plan.expected_records)
     train = prepared.dataset.train
     return Rehearsal(
         architecture=prepared.architecture,
@@ -24,6 +24,7 @@ def rehearsal_of(prepared: Prepared) -> Rehearsal:
         local=prepared.local,
         device=prepared.config.device,
         threads=prepared.engine.threads_per_client,
+        patients=plan.patients,
     )
 
 

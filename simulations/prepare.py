@@ -12,7 +12,6 @@ import torch
 
 from hbdp_fed.data import (
     FederatedDataset,
-    Hospital,
     ImageDataset,
     PartitionSettings,
     deal,
@@ -51,6 +50,7 @@ from simulations.schema import DataConfig, FederationConfig, RunConfig, Training
 from simulations.secure import check_secure_plan
 from simulations.site_kinds import kinds_of_sites, scanner_shifts
 from simulations.site_profiles import site_profiles
+from simulations.units import Units, check_batches, units_of
 
 TAKES_LONG = "a round of this model's gradients takes more than minutes"
 """Why games are not played, for people."""
@@ -65,6 +65,7 @@ class Prepared:
         dataset: The data set as it was loaded.
         federated: The same, dealt over the hospitals.
         hyper: The hyperparameters after recipes.
+        units: Whom the budget is for.
         task: What the model is asked for.
         local: How every hospital trains.
         server: The server's own optimiser, if it has one.
@@ -87,6 +88,7 @@ class Prepared:
     dataset: ImageDataset
     federated: FederatedDataset
     hyper: Hyperparameters
+    units: Units
     task: Task
     local: LocalSettings
     server: ServerSettings | None
@@ -143,12 +145,16 @@ def prepare(config: RunConfig) -> Prepared:
     task = task_called(dataset.task)
     _check_subgroups(config.data.subgroups, dataset)
     federated = _members(_dealt(dataset, config), config.federation)
+    units = units_of(config, dataset, federated)
     if config.training.epochs is not None:
-        hyper = replace(hyper, rounds=recipes.rounds_for(config.training.epochs, hyper, federated.site_sizes))
+        hyper = replace(hyper, rounds=recipes.rounds_for(config.training.epochs, hyper, units.by_site))
     check_training(hyper)
+    check_batches(units, federated.hospitals, hyper)
     schedule = _schedule(config.training)
     server = _server_settings(config.federation, schedule)
-    local = _local_settings(config.training, hyper, task, schedule, server)
+    local = replace(
+        _local_settings(config.training, hyper, task, schedule, server), records_per_patient=units.records_per_patient
+    )
     attacks = plan_attacks(config, dataset, local, steps=hyper.local_steps)
     check_hospitals(config.adversary.hospitals, [hospital.name for hospital in federated.hospitals])
     probes = config.adversary.probes * len(attacks.probing)
@@ -169,11 +175,12 @@ def prepare(config: RunConfig) -> Prepared:
             name=hospital.name,
             num_records=hospital.size,
             budget=PrivacyBudget(epsilon=config.eps, delta=config.delta),
-            expected_batch=_expected_batch(hyper, hospital, federated.site_sizes),
+            expected_batch=units.batch_of(hospital, hyper),
             steps=steps[hospital.name],
             max_grad_norm=hyper.max_grad_norm,
             accountant=accountant,
             clip_without_noise=config.training.clip_without_noise,
+            patients=units.patients_of(hospital),
         )
         for hospital in federated.hospitals
     )
@@ -197,6 +204,7 @@ def prepare(config: RunConfig) -> Prepared:
         dataset=dataset,
         federated=federated,
         hyper=hyper,
+        units=units,
         task=task,
         local=local,
         server=server,
@@ -243,20 +251,6 @@ def _members(federated: FederatedDataset, federation: FederationConfig) -> Feder
     if federation.members:
         federated = restricted(federated, federation.members)
     return pooled(federated) if federation.pooled else federated
-
-
-def _expected_batch(hyper: Hyperparameters, hospital: Hospital, site_sizes: Sequence[int]) -> float:
-    """The wanted expected batch: as with everybody, whoever takes part; where records are pooled, all sites' batches.
-
-    So a record's chance to be drawn into a step is the same in the federation, alone and pooled, and so is the noise.
-    """
-    total = sum(site_sizes)
-    if len(hospital.sites) == 1:
-        return hyper.batch_of(hospital.size, federation=total)
-    sizes = [site_sizes[site] for site in hospital.sites]
-    # A record that two sites hold is in the pool once, with one chance to be drawn.
-    once = hospital.size / sum(sizes)
-    return once * sum(min(size, hyper.batch_of(size, federation=total)) for size in sizes)
 
 
 def _engine_settings(config: RunConfig) -> EngineSettings:

@@ -104,6 +104,7 @@ class ProbeCampaign:
             # A probe comes after training, where the schedule's last value holds.
             optimizer=optimizer_at(self.prepared.local, 1.0),
             expected_batch=plan.expected_batch,
+            records_per_unit=plan.expected_records / plan.expected_batch,
             loss=self.prepared.local.loss,
             class_weights=self.prepared.local.class_weights,
         )

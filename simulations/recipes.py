@@ -20,7 +20,7 @@ class Hyperparameters:
         rounds: Training rounds.
         local_steps: DP-SGD steps a hospital takes in a round.
         learning_rate: Of the local optimiser.
-        expected_batch: Wanted expected batch, of one hospital or of all together.
+        expected_batch: Wanted expected batch, of one hospital or of all together, in units of privacy.
         max_grad_norm: Clipping norm; unused without privacy.
         batch_per: A key of :data:`hbdp_fed.dpsgd.sampling.BATCH_PER`: whose ``expected_batch`` is.
     """
@@ -32,18 +32,18 @@ class Hyperparameters:
     max_grad_norm: float
     batch_per: str = "hospital"
 
-    def batch_of(self, records: int, *, federation: int) -> float:
-        """The wanted expected batch of a hospital with so many ``records`` of so many in the whole ``federation``."""
-        return BATCH_PER[self.batch_per](self.expected_batch, records / federation)
+    def batch_of(self, units: int, *, federation: int) -> float:
+        """The wanted expected batch of a hospital with so many records (or patients) of so many in the federation."""
+        return BATCH_PER[self.batch_per](self.expected_batch, units / federation)
 
 
 def rounds_for(epochs: float, hyper: Hyperparameters, sizes: Sequence[int]) -> int:
-    """How many rounds it takes until every record was in ``epochs`` batches, on average over all hospitals' records.
+    """How many rounds it takes until every unit was in ``epochs`` batches, on average over all hospitals' units.
 
     Args:
         epochs: Positive.
         hyper: Everything but the rounds.
-        sizes: The hospitals' records.
+        sizes: The hospitals' records, or their patients where these are the units.
 
     Raises:
         SettingError: if ``epochs`` is not positive and finite.

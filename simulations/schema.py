@@ -210,8 +210,10 @@ class SitesConfig:
 
 @dataclass
 class PrivacyConfig:
-    """How epsilon is counted, for how many steps, and where the noise comes from."""
+    """Whom epsilon is for, how it is counted, for how many steps, and where the noise comes from."""
 
+    unit: str = "record"
+    records_per_patient: int = 4
     accountant: str = "rdp"
     steps: int | None = None
     secure_noise: bool = False

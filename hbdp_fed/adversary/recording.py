@@ -58,6 +58,7 @@ def save_observation(observation: Observation, folder: Path, name: str) -> None:
             "expected_batch": public.expected_batch,
             "loss": public.loss,
             "class_weights": public.class_weights,
+            "records_per_unit": public.records_per_unit,
         },
     }
     _save(record, released.delta, folder, name)
@@ -86,6 +87,7 @@ def load_observation(folder: Path, name: str) -> Observation:
                 expected_batch=public["expected_batch"],
                 loss=public["loss"],
                 class_weights=None if public["class_weights"] is None else tuple(public["class_weights"]),
+                records_per_unit=public.get("records_per_unit", 1.0),  # older recordings: units were records
             ),
         )
     except (KeyError, TypeError) as error:

@@ -92,6 +92,7 @@ def public_of_mean(publics: Mapping[str, PublicSideInformation], shares: Mapping
         first,
         mechanism=replace(first.mechanism, noise_multiplier=noise),
         expected_batch=publics[loudest].expected_batch / shares[loudest],
+        records_per_unit=publics[loudest].records_per_unit,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hbdp_fed.data.contract import Records, as_floats
-from hbdp_fed.dpsgd import poisson_batches, seeded_noise
+from hbdp_fed.dpsgd import seeded_noise, unit_batches
 from hbdp_fed.seeding import augmentation_stream, batch_stream, generator, noise_stream
 from hbdp_fed.training import (
     NO_CORRECTION,
@@ -91,6 +91,7 @@ def replay_round(
         weights={key: value.float() for key, value in weights.items()},
         images=records.images,
         labels=records.labels,
+        groups=records.groups,
         mechanism=mechanism,
         steps=training.local_steps,
         settings=training.local,
@@ -130,15 +131,17 @@ def replay_batch(training: SimulatedTraining, hospital: str, number: int) -> Rep
     """
     index = training.index(hospital)
     plan, records = training.plans[index], training.records[index]
-    batches = poisson_batches(
+    batches = unit_batches(
         num_records=len(records),
+        groups=records.groups,
+        records_per_patient=training.local.records_per_patient,
         sample_rate=plan.mechanism.sample_rate,
         steps=1,
         generator=batch_stream(training.seed, hospital, number),
     )
+    members = next(batches).members
     drawn = torch.zeros(len(records), dtype=torch.bool)
-    drawn[next(batches)] = True
-    members = drawn.nonzero().flatten()
+    drawn[members] = True
     others = (~drawn).nonzero().flatten()[: len(members)]
     # A mirrored image that comes back mirrored shows its patient: what the model saw is what an attack can rebuild.
     images, labels = _seen(training, records, members, augmentation_stream(training.seed, hospital, number))

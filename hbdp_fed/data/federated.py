@@ -60,6 +60,8 @@ class FederatedDataset:
         val_site: int64 (N_val,), the site of each validation record.
         test: The test split, likewise.
         test_site: int64 (N_test,), the site of each test record.
+        site_groups: Of how many patients (or whatever the data set's groups are) each site's training records are; None
+            where records have none, or are not here.
     """
 
     name: str
@@ -73,6 +75,7 @@ class FederatedDataset:
     val_site: Tensor
     test: Records
     test_site: Tensor
+    site_groups: tuple[int, ...] | None = None
 
 
 def deal(
@@ -132,7 +135,13 @@ def deal(
         val_site=parts["val"].owners(),
         test=_render(dataset.test, parts["test"], scanners, seed, "test"),
         test_site=parts["test"].owners(),
+        site_groups=_groups(dataset.train, layout.held),
     )
+
+
+def _groups(records: Records, held: Sequence[Tensor]) -> tuple[int, ...] | None:
+    groups = records.groups
+    return None if groups is None else tuple(len(groups[own].unique()) for own in held)
 
 
 def _render(records: Records, part: Partition, scanners: Sequence[Scanner], seed: int, split: str) -> Records:

@@ -23,7 +23,7 @@ _ADVICE = "write the site's shard again"
 def write_shard(path: Path, records: Records) -> None:
     """Write ``records`` to ``path``, replacing what was there in one step, so that no reader sees half a file.
 
-    Images, labels and outlines are written; training needs no names, patients or attributes.
+    Images, labels, outlines and patients are written, where there are any; training needs no names or attributes.
 
     Raises:
         DataFileError: if the file cannot be written.
@@ -31,6 +31,8 @@ def write_shard(path: Path, records: Records) -> None:
     tensors = {"images": records.images, "labels": records.labels}
     if records.masks is not None:
         tensors["masks"] = records.masks
+    if records.groups is not None:
+        tensors["groups"] = records.groups.to(torch.int64)
     try:
         with whole(path, shared=True) as unfinished:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
@@ -39,7 +41,7 @@ def write_shard(path: Path, records: Records) -> None:
 
 
 def read_shard(path: Path) -> Records:
-    """Read the images, labels and outlines that :func:`write_shard` wrote, bit for bit.
+    """Read the images, labels, outlines and patients that :func:`write_shard` wrote, bit for bit.
 
     Returns:
         Records whose tensors are mapped from the file: pages are read when they are first used.
@@ -55,12 +57,17 @@ def read_shard(path: Path) -> Records:
         raise DataFileError(path, f"cannot be read ({error}); {_ADVICE}") from error
     if problem := _problem(tensors):
         raise DataFileError(path, f"is not a shard: {problem}; {_ADVICE}")
-    return Records(images=tensors["images"], labels=tensors["labels"], masks=tensors.get("masks"))
+    return Records(
+        images=tensors["images"],
+        labels=tensors["labels"],
+        masks=tensors.get("masks"),
+        groups=tensors.get("groups"),
+    )
 
 
 def _problem(tensors: dict[str, Tensor]) -> str | None:
     """What is wrong with a shard's tensors; None if nothing is."""
-    if not {"images", "labels"} <= tensors.keys() <= {"images", "labels", "masks"}:
+    if not {"images", "labels"} <= tensors.keys() <= {"images", "labels", "masks", "groups"}:
         return f"it holds {', '.join(sorted(tensors)) or 'nothing'}"
     images, labels = tensors["images"], tensors["labels"]
     if images.dtype not in (torch.float32, torch.uint8) or images.dim() not in (4, 5):
@@ -73,4 +80,7 @@ def _problem(tensors: dict[str, Tensor]) -> str | None:
     masks = tensors.get("masks")
     if masks is not None and (masks.dtype != torch.bool or list(masks.shape) != [count, 1, *spatial]):
         return f"masks is {masks.dtype} {tuple(masks.shape)}, not bool {(count, 1, *spatial)}"
+    groups = tensors.get("groups")
+    if groups is not None and (groups.dtype != torch.int64 or groups.shape != (count,)):
+        return f"groups is {groups.dtype} {tuple(groups.shape)}, not int64 {(count,)}"
     return None

@@ -13,7 +13,14 @@ from hbdp_fed.dpsgd.noise import (
 )
 from hbdp_fed.dpsgd.optimizers import step_weights
 from hbdp_fed.dpsgd.record_gradients import clipped_record_gradients, flattened
-from hbdp_fed.dpsgd.sampling import UnitBatch, num_units, patient_batches, poisson_batches, unit_batches
+from hbdp_fed.dpsgd.sampling import (
+    UnitBatch,
+    count_patients,
+    num_units,
+    patient_batches,
+    poisson_batches,
+    unit_batches,
+)
 from hbdp_fed.dpsgd.step import StepGradient, dp_sgd_gradient, make_summer
 from hbdp_fed.dpsgd.update_norm import largest_update_norm
 from hbdp_fed.dpsgd.verifying import UnequalGradients, check_record_gradients
@@ -33,6 +40,7 @@ __all__ = [
     "clip_factors",
     "clipped_record_gradients",
     "clipped_summer",
+    "count_patients",
     "dp_sgd_gradient",
     "flattened",
     "gaussian_noise",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hbdp_fed.types import PatientCount
+
 BATCH_PER: Mapping[str, Callable[[float, float], float]] = {
     "hospital": lambda batch, share: batch,
     "federation": lambda batch, share: batch * share,
@@ -90,6 +92,17 @@ def _gathered(records: Tensor, patient: Tensor, most: int, generator: torch.Gene
     kept = kept[patient[kept].argsort(stable=True)]
     giving = having.clamp(max=most)
     return UnitBatch(kept[giving.repeat_interleave(giving).argsort(stable=True)], giving.sort().values)
+
+
+def count_patients(groups: Tensor, records_per_patient: int) -> PatientCount:
+    """How many patients there are, and how many records a step holds that draws all of them.
+
+    Args:
+        groups: int64 (N,), equal for records of one patient; N is at least 1.
+        records_per_patient: m, at least 1.
+    """
+    having = groups.unique(return_counts=True)[1]
+    return PatientCount(len(having), int(having.clamp(max=records_per_patient).sum()))
 
 
 def num_units(num_records: int, groups: Tensor | None, records_per_patient: int | None) -> int:

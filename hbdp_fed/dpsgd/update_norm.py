@@ -16,7 +16,7 @@ def largest_update_norm(
     mechanism: DpSgdParams,
     optimizer: OptimizerSettings,
     *,
-    num_records: int,
+    num_units: int,
     num_parameters: int,
     steps: int,
     start_norm: float,
@@ -25,7 +25,7 @@ def largest_update_norm(
 ) -> float:
     """A bound on the Euclidean norm of a hospital's update of some steps, but for a chance of 2e-12 a step.
 
-    A step's gradient is (S + Z) / B. At most n records were drawn, each clipped to C, so that |S| <= n C, and the
+    A step's gradient is (S + Z) / B. At most n units were drawn, each clipped to C, so that |S| <= n C, and the
     noise's squared norm is sigma^2 C^2 times a chi-squared variable with as many degrees of freedom as there are
     parameters. Plain SGD moves by that times the learning rate; momentum m adds a geometric series, 1 / (1 - m). The
     Adam family divides by the root of its second moment, which is at least sqrt(1 - beta2) times any recent gradient,
@@ -36,7 +36,7 @@ def largest_update_norm(
     Args:
         mechanism: The hospital's; its clipping norm may be infinite.
         optimizer: With the largest learning rate of these steps.
-        num_records: The hospital's records.
+        num_units: The hospital's units of privacy: its records, or its patients.
         num_parameters: All of the model's.
         steps: At least 1.
         start_norm: Euclidean norm of the weights before.
@@ -48,7 +48,7 @@ def largest_update_norm(
     """
     rate, momentum = optimizer.learning_rate, optimizer.momentum
     if optimizer.name == "sgd":
-        own = _longest_gradient(mechanism, num_records, num_parameters)
+        own = _longest_gradient(mechanism, num_units, num_parameters)
         longest = (own if control_norm is None else 2 * own + control_norm) / (1 - momentum)
         decay, pull = optimizer.weight_decay / (1 - momentum), proximal / (1 - momentum)
     else:
@@ -65,12 +65,12 @@ def largest_update_norm(
 
 
 @lru_cache(maxsize=1024)
-def _longest_gradient(mechanism: DpSgdParams, num_records: int, num_parameters: int) -> float:
+def _longest_gradient(mechanism: DpSgdParams, num_units: int, num_parameters: int) -> float:
     from scipy import stats  # the server's alone: hospitals start sooner without it
 
     if math.isinf(mechanism.max_grad_norm):
         return math.inf
     q = mechanism.sample_rate
-    drawn = float(stats.binom.isf(UNLIKELY, num_records, q)) if q < 1 else float(num_records)
+    drawn = float(stats.binom.isf(UNLIKELY, num_units, q)) if q < 1 else float(num_units)
     noise = mechanism.noise_multiplier * math.sqrt(float(stats.chi2.isf(UNLIKELY, num_parameters)))
-    return mechanism.max_grad_norm * (drawn + noise) / (q * num_records)
+    return mechanism.max_grad_norm * (drawn + noise) / (q * num_units)

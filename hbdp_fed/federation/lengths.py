@@ -38,7 +38,7 @@ def longest_updates(
         plan.name: largest_update_norm(
             plan.mechanism,
             local.optimizer,
-            num_records=plan.num_records,
+            num_units=plan.num_units,
             num_parameters=size,
             steps=steps,
             start_norm=start,

@@ -43,6 +43,7 @@ def play_round(
         weights=request.weights,
         images=records.images,
         labels=records.labels,
+        groups=records.groups,
         mechanism=site.plan.mechanism,
         steps=request.steps,
         settings=settings.local,

@@ -17,7 +17,7 @@ from hbdp_fed.models import build_model, initial_weights
 from hbdp_fed.seeding import generator, noise_stream
 from hbdp_fed.training import LocalSettings, Progress, resolve_device, train_locally
 from hbdp_fed.training.precision import precision_called
-from hbdp_fed.types import DpSgdParams, ModelSpec
+from hbdp_fed.types import DpSgdParams, ModelSpec, PatientCount
 
 _SPARED = 0.1
 """The share of free memory that is left to everything else."""
@@ -42,6 +42,7 @@ class Rehearsal:
         local: How it trains.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: PyTorch threads.
+        patients: Its patients, where these are drawn and clipped, and not records.
     """
 
     architecture: ModelSpec
@@ -52,17 +53,29 @@ class Rehearsal:
     local: LocalSettings
     device: str
     threads: int
+    patients: PatientCount | None = None
+
+    @property
+    def records_a_unit(self) -> int:
+        """The most records that are clipped together."""
+        return self.local.records_per_patient or 1
 
     @property
     def batch(self) -> int:
-        """The largest Poisson batch to count with."""
-        mean = self.mechanism.sample_rate * self.num_records
-        return max(1, min(self.num_records, math.ceil(mean + _DEVIATIONS * math.sqrt(mean))))
+        """How many records the largest Poisson batch to count with holds."""
+        units, most = self.num_records, self.num_records
+        if self.patients is not None:
+            units, most = self.patients.patients, self.patients.records_at_once
+        mean = self.mechanism.sample_rate * units
+        return max(1, min(most, math.ceil(mean + _DEVIATIONS * math.sqrt(mean)) * self.records_a_unit))
 
     @property
     def rehearsed(self) -> int:
-        """How many of its records are differentiated: one full physical batch, where there are as many."""
-        return min(self.batch, max(1, self.local.max_physical_batch // self.local.multiplicity))
+        """How many of its records are differentiated: one full physical batch, where there are as many.
+
+        A patient's records are differentiated together, even where they are more.
+        """
+        return min(self.batch, max(self.records_a_unit, self.local.max_physical_batch // self.local.multiplicity))
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,7 @@ def rehearse(step: Rehearsal) -> Need:
         weights=initial_weights(build_model(step.architecture), draw),
         images=torch.zeros(size, *step.image_shape),
         labels=torch.zeros(size, *step.label_shape, dtype=torch.int64),
+        groups=torch.arange(size) // step.records_a_unit,
         mechanism=DpSgdParams(
             noise_multiplier=step.mechanism.noise_multiplier,
             max_grad_norm=step.mechanism.max_grad_norm,

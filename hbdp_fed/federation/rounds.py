@@ -92,7 +92,9 @@ class RoundTable:
         self._settings = settings
         self._records = {site.plan.name: site.plan.num_records for site in settings.sites}
         views = settings.local.multiplicity
-        self._paces = {site.plan.name: Pace(site.profile, site.plan.expected_batch * views) for site in settings.sites}
+        self._paces = {
+            site.plan.name: Pace(site.profile, site.plan.expected_records * views) for site in settings.sites
+        }
 
     def attendance(
         self, request: TrainRequest, hospitals: Sequence[str], *, deadline_s: float | None = None

@@ -178,7 +178,7 @@ def test_patients_enter_independently_at_the_sample_rate_with_at_most_so_many_re
         assert [own.count(name) for name in found] == counts == sorted(counts)
         assert own == [name for name, count in zip(found, counts, strict=True) for _ in range(count)]
         assert len(set(members)) == len(members)
-        assert [own.count(name) for name in found] == [min(3, int((GROUPS == name).sum())) for name in found]
+        assert [own.count(name) for name in found] == [min(3, int((name == GROUPS).sum())) for name in found]
         there[step, [names.index(name) for name in found]] = 1
     # Four standard deviations of the mean of so many draws.
     assert (there.mean(dim=0) - 0.3).abs().max() < 4 * math.sqrt(0.21 / steps)

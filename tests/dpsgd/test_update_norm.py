@@ -37,7 +37,7 @@ def longest_seen(mechanism: DpSgdParams, optimizer: OptimizerSettings, *, aligne
 def bound(mechanism: DpSgdParams, optimizer: OptimizerSettings) -> float:
     start = float(torch.randn(SIZE, generator=generator(0, "update-norm", optimizer.name), dtype=torch.float64).norm())
     return largest_update_norm(
-        mechanism, optimizer, num_records=RECORDS, num_parameters=SIZE, steps=STEPS, start_norm=start
+        mechanism, optimizer, num_units=RECORDS, num_parameters=SIZE, steps=STEPS, start_norm=start
     )
 
 
@@ -61,7 +61,7 @@ def test_plain_sgd_whose_records_agree_comes_within_a_rounding_of_it() -> None:
 def test_a_batch_is_no_larger_than_chance_allows() -> None:
     mechanism = DpSgdParams(noise_multiplier=0.0, max_grad_norm=1.0, sample_rate=0.01, steps=1)
     found = largest_update_norm(
-        mechanism, OptimizerSettings("sgd", 1.0, 0.0), num_records=10_000, num_parameters=10, steps=1, start_norm=0.0
+        mechanism, OptimizerSettings("sgd", 1.0, 0.0), num_units=10_000, num_parameters=10, steps=1, start_norm=0.0
     )
     # 100 records are expected with a standard deviation of 10; more than 175 in one of 1e12 steps.
     assert 1.6 < found < 1.8
@@ -76,7 +76,7 @@ def test_without_clipping_plain_sgd_has_no_longest_update() -> None:
 def test_the_noise_alone_exceeds_its_share_next_to_never() -> None:
     mechanism = DpSgdParams(noise_multiplier=2.0, max_grad_norm=1.0, sample_rate=1e-9, steps=1)
     found = largest_update_norm(
-        mechanism, OptimizerSettings("sgd", 1.0, 0.0), num_records=1, num_parameters=SIZE, steps=1, start_norm=0.0
+        mechanism, OptimizerSettings("sgd", 1.0, 0.0), num_units=1, num_parameters=SIZE, steps=1, start_norm=0.0
     )
     draw = generator(1, "noise")
     source = seeded_noise(draw)
@@ -105,7 +105,7 @@ def test_no_corrected_update_is_longer_and_the_longest_comes_within_a_rounding(m
         weights.grad = gradient(1.0) - own + 3.0 * direction
         step.step()
     allowed = largest_update_norm(
-        mechanism, optimizer, num_records=RECORDS, num_parameters=SIZE, steps=STEPS, start_norm=0.0, control_norm=3.0
+        mechanism, optimizer, num_units=RECORDS, num_parameters=SIZE, steps=STEPS, start_norm=0.0, control_norm=3.0
     )
     found = float(weights.norm())
     assert found <= allowed * (1 + 1e-12)

@@ -20,7 +20,7 @@ class Expectation:
     """What to expect of a row that holds one record, and of the record.
 
     A clipped record whose planted layer takes the whole norm C has |r| = C / sqrt(k (|u|^2 + 1)) in each of the k rows
-    that it activates.
+    that it activates. One of several records of a patient has as much less as they are.
 
     Attributes:
         energy: float64 (D,), E[(r * u_j)^2] over a row's records.
@@ -28,7 +28,7 @@ class Expectation:
         size_mean: E[C / sqrt(|u|^2 + 1)] over records: |r| times the root of k.
         size_variance: Its variance.
         activity: The probability that a record activates a row.
-        expected_batch: How many records to expect.
+        expected_records: How many records to expect.
     """
 
     energy: Tensor
@@ -36,12 +36,12 @@ class Expectation:
     size_mean: float
     size_variance: float
     activity: float
-    expected_batch: float
+    expected_records: float
 
     @property
     def occupancy(self) -> float:
         """The probability that a row holds any record."""
-        return -math.expm1(-self.expected_batch * self.activity)
+        return -math.expm1(-self.expected_records * self.activity)
 
 
 def expect(args: Mapping[str, Any], weights: Weights, images: Tensor, public: PublicSideInformation) -> Expectation:
@@ -53,7 +53,8 @@ def expect(args: Mapping[str, Any], weights: Weights, images: Tensor, public: Pu
         images: The public images to go by, (P, C, *spatial).
         public: Whose mechanism and batch are to be expected.
     """
-    norm = public.mechanism.max_grad_norm if math.isfinite(public.mechanism.max_grad_norm) else 1.0
+    clip = public.mechanism.max_grad_norm
+    norm = (clip if math.isfinite(clip) else 1.0) / public.records_per_unit
     code = read_code(args, weights)
     active = active_rows(args, weights, images)
     counts = active.sum(dim=1).double()
@@ -76,5 +77,5 @@ def expect(args: Mapping[str, Any], weights: Weights, images: Tensor, public: Pu
         size_mean=float(size.mean()),
         size_variance=float(size.var()),
         activity=float(active.double().mean()),
-        expected_batch=public.expected_batch,
+        expected_records=public.expected_records,
     )

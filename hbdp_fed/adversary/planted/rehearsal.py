@@ -113,7 +113,7 @@ def cast_roles(
         side_information=public.images[order[:half]].float(),
         stand_ins=stand_ins,
         labels=labels,
-        batch=min(max(round(public.expected_batch), 1), len(stand_ins)),
+        batch=min(max(round(public.expected_records), 1), len(stand_ins)),
     )
 
 
@@ -189,11 +189,21 @@ class Stage:
             summer,
             self.cast.stand_ins[batch].to(self.means.device),
             self.cast.labels[batch].to(self.means.device),
+            _patients(self.cast.batch, self.public.records_per_unit),
             mechanism=self.public.mechanism,
             expected_batch=1.0,
             noise=seeded_noise(generator),
         )
         return planted_gradient(step.gradient, self.public.mechanism)
+
+
+def _patients(records: int, records_per_unit: float) -> Tensor | None:
+    """How many of so many stand-ins each patient gives, ascending; None where each record is a unit."""
+    most = round(records_per_unit)
+    if most <= 1:
+        return None
+    left = [records % most] if records % most else []
+    return torch.tensor([*left, *[most] * (records // most)])
 
 
 def _mostly_within(members: Tensor, active: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class TrapWeightsAttack:
         """
         self.check_public(public.images)
         loud = loudnesses(self.gains, max_grad_norm=public.mechanism.max_grad_norm)
-        layouts = self._layouts(public.expected_batch)
+        layouts = self._layouts(public.expected_records)
         rows, activation = layouts[0]
         start = TrapDesign(
             rows=rows,
@@ -148,11 +148,11 @@ class TrapWeightsAttack:
         details = {"rows": float(architecture.args["rows"]), "activation": float(activity)}
         return replace(result, details={**result.details, **details})
 
-    def _layouts(self, expected_batch: float) -> list[tuple[int, float]]:
+    def _layouts(self, expected_records: float) -> list[tuple[int, float]]:
         """How many rows, and with which probability each is active: what to try."""
         # A row holds exactly one record most often if it holds one on average.
-        alone = min(1 / expected_batch, _MOST_ACTIVE)
-        fewer = [max(2, math.ceil(count * expected_batch)) for count in _ROWS_PER_RECORD]
+        alone = min(1 / expected_records, _MOST_ACTIVE)
+        fewer = [max(2, math.ceil(count * expected_records)) for count in _ROWS_PER_RECORD]
         crowded = [min(count / self.bins, _MOST_ACTIVE) for count in _ROWS_OF_RECORD]
         return [
             (self.bins, alone),

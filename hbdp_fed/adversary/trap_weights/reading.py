@@ -79,7 +79,7 @@ def doubt(energy: Tensor, noise: float, metric: Tensor, expectation: Expectation
     if noise == 0:
         return Doubt(0.0, 0.0, 0.0)
     spread = math.sqrt(float((noise * metric).square().sum()))
-    odds = max(math.log(rows / expectation.expected_batch), 0.0)
+    odds = max(math.log(rows / expectation.expected_records), 0.0)
     # The log-odds against a record's being in a row, in units of a matched filter's noise.
     activity = min(max(expectation.activity, 1 / rows), 0.5)
     unit = float((noise * metric.square() * energy).sum() / (metric * energy).sum())
@@ -102,4 +102,4 @@ def _inner_products(gradient: PlantedGradient, metric: Tensor) -> Tensor:
 
 def _most(expectation: Expectation) -> int:
     """How many records to look for at most: far more than a Poisson batch ever has."""
-    return math.ceil(4 * expectation.expected_batch) + 32
+    return math.ceil(4 * expectation.expected_records) + 32
