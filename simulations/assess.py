@@ -20,7 +20,7 @@ _SECURE = (
 
 
 def protections(prepared: Prepared) -> list[Protection]:
-    """What every hospital's records are promised, over all of their planned steps and every surface."""
+    """What every hospital's records, or patients, are promised, over all planned steps and every surface."""
     return [
         protection(
             noise_multiplier=plan.mechanism.noise_multiplier,
@@ -41,6 +41,7 @@ def privacy_summary(prepared: Prepared) -> dict[str, Any]:
         return {
             "name": plan.name,
             "num_records": plan.num_records,
+            "num_units": plan.num_units,
             "sample_rate": plan.mechanism.sample_rate,
             "steps": plan.mechanism.steps,
             "noise_multiplier": plan.mechanism.noise_multiplier,
@@ -56,7 +57,9 @@ def privacy_summary(prepared: Prepared) -> dict[str, Any]:
     return {
         "eps": config.eps,
         "delta": config.delta,
-        "unit": "record",
+        "unit": config.privacy.unit,
+        "unit_word": prepared.units.word,
+        "records_per_patient": prepared.units.records_per_patient,
         "adjacency": "add_remove",
         "accountant": config.privacy.accountant,
         "noise": _SECURE if config.privacy.secure_noise else _SEEDED,

@@ -161,16 +161,24 @@ def _alone(training: SimulatedTraining, hospital: str) -> SimulatedTraining:
 def _game(
     prepared: Prepared, adversary: AdversaryConfig, hospital: str, *, share_of: int
 ) -> tuple[CandidateGame, Records]:
-    """One hospital's draws, and decoys from test records: of its own scanner, if there are enough."""
+    """One hospital's draws, and decoys from test records: of its own scanner, if there are enough.
+
+    Where the unit is a patient, decoys are patients with all of their test records, of the same scanner.
+    """
     index = [plan.name for plan in prepared.plans].index(hospital)
-    held, test = prepared.plans[index].num_records, prepared.federated.test
+    held, test = prepared.plans[index].num_units, prepared.federated.test
+    # Equal numbers for the records of one decoy.
+    by_patient = prepared.local.records_per_patient is not None and test.groups is not None
+    decoys = test.groups if by_patient and test.groups is not None else torch.arange(len(test))
     targets = min(held, math.ceil(adversary.targets / share_of))
     wanted = max(adversary.candidates - 1, targets)
     federated = prepared.federated
     sites = torch.tensor(federated.hospitals[index].sites)
     own = torch.isin(federated.test_site, sites).nonzero().flatten()
-    source = own if len(own) >= wanted else torch.arange(len(test))
+    rows = own if len(decoys[own].unique()) >= wanted else torch.arange(len(test))
+    source = decoys[rows].unique()
     stream = generator(prepared.config.seed, "audit", hospital, "candidates")
     pool = source[torch.randperm(len(source), generator=stream)[:wanted]]
+    chosen = rows[torch.isin(decoys[rows], pool)] if by_patient else pool
     game = draw_game(records=held, pool=len(pool), targets=targets, candidates=adversary.candidates, generator=stream)
-    return game, test.select(pool)
+    return game, test.select(chosen)

@@ -45,7 +45,7 @@ def _reconstruction(entry: Entry) -> Iterator[str]:
 
 def _identification(entry: Entry) -> Iterator[str]:
     yield (
-        f"{_name(entry)}: {entry['success_rate']:.1%} of {entry['records']} records named among "
+        f"{_name(entry)}: {entry['success_rate']:.1%} of {entry['records']} {_units(entry)} named among "
         f"{entry['candidates']} candidates ({_interval(entry)})"
     )
     yield (
@@ -56,11 +56,16 @@ def _identification(entry: Entry) -> Iterator[str]:
 
 def _membership(entry: Entry) -> Iterator[str]:
     yield (
-        f"{_name(entry)}: {entry['success_rate']:.1%} of {entry['records']} records recognised at "
+        f"{_name(entry)}: {entry['success_rate']:.1%} of {entry['records']} {_units(entry)} recognised at "
         f"{entry['baseline_success_rate']:.0%} false alarms ({_interval(entry)})"
     )
     area = "" if entry["auc"] is None else f", area under the curve {entry['auc']:.3f}"
     yield f"bound {show_percent(entry['bound'])}{area}; {entry['steps']} steps seen"
+
+
+def _units(entry: Entry) -> str:
+    """What games were about. Of patients, each had all records that a step takes."""
+    return f"{entry.get('unit', 'record')}s"
 
 
 def _name(entry: Entry) -> str:

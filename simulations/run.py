@@ -147,7 +147,13 @@ def _begin(
         weights = prepared.config.model.weights
         console.print(f"not in {weights}, so freshly drawn: {', '.join(prepared.fresh)}", soft_wrap=True)
     show_sites(console, prepared)
-    show_plan(console, prepared.plans, title=_plan_title(prepared), noise_to_resolution=resolution(prepared))
+    show_plan(
+        console,
+        prepared.plans,
+        title=_plan_title(prepared),
+        noise_to_resolution=resolution(prepared),
+        unit=prepared.units.word,
+    )
     show_overlap(console, overlap_summary(prepared))
     try:
         begun = time.perf_counter()

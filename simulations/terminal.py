@@ -28,21 +28,31 @@ _FRAME_WIDTH = 26
 
 
 def show_plan(
-    console: Console, plans: Sequence[HospitalPlan], *, title: str, noise_to_resolution: Sequence[tuple[float, float]]
+    console: Console,
+    plans: Sequence[HospitalPlan],
+    *,
+    title: str,
+    noise_to_resolution: Sequence[tuple[float, float]],
+    unit: str = "record",
 ) -> None:
     """A line a hospital: what it agrees to before training.
+
+    Where the budget is for patients, or whatever the data set calls them, there is a column of their numbers.
 
     The last two columns compare one step's noise with the resolution of floating-point weights: where the first is
     small, sending float32 weights would have rounded the noise away; the second is what the float64 update keeps.
     """
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("hospital", "records", "q", "steps", "sigma", "clip", "epsilon", "noise/float32", "noise/float64"):
+    units = [] if unit == "record" else [wording.plural(unit)]
+    names = ("hospital", "records", *units, "q", "steps", "sigma", "clip", "epsilon", "noise/float32", "noise/float64")
+    for name in names:
         table.add_column(name, justify="left" if name == "hospital" else "right")
     for plan, (single, double) in list(zip(plans, noise_to_resolution, strict=True))[:_PLAN_ROWS]:
         m = plan.mechanism
         table.add_row(
             plan.name,
             str(plan.num_records),
+            *([str(plan.num_units)] if units else []),
             f"{m.sample_rate:.4g}",
             str(m.steps),
             f"{m.noise_multiplier:.4g}",
@@ -52,7 +62,7 @@ def show_plan(
             f"{double:.3g}",
         )
     if len(plans) > _PLAN_ROWS:
-        table.add_row(f"... {len(plans) - _PLAN_ROWS} more", *[""] * 8)
+        table.add_row(f"... {len(plans) - _PLAN_ROWS} more", *[""] * (len(names) - 1))
     console.print(table)
 
 
@@ -72,7 +82,9 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
     for name, line in _utility_rows(summary, width=console.width - _FRAME_WIDTH):
         table.add_row(escape(name), escape(line))
     rdp, tight = (_largest(hospital[name] for hospital in privacy["hospitals"]) for name in ("eps_rdp", "eps_tight"))
-    table.add_row("epsilon spent", f"{rdp} by RDP, in truth at most {tight} (delta {privacy['delta']:g})")
+    per = wording.unit_word(summary)
+    spent = f"{rdp} by RDP, in truth at most {tight} (delta {privacy['delta']:g}; per {per} and hospital)"
+    table.add_row("epsilon spent", spent)
     for number, own in enumerate(_served(summary)):
         table.add_row("" if number else "by hospital", escape(own))
     known = overlap_words(privacy)

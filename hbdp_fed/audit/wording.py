@@ -166,6 +166,11 @@ def group_word(partition: Mapping[str, Any] | None) -> str | None:
     return None if word in (None, "", "record") else str(word)
 
 
+def unit_word(summary: Mapping[str, Any]) -> str:
+    """Whom a run's budget is for: ``record``, or what its data set calls whose records they are."""
+    return str(summary["privacy"].get("unit_word") or "record")
+
+
 def plural(word: str, count: float = 2) -> str:
     """The word as it follows that number."""
     if count == 1:

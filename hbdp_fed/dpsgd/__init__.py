@@ -15,6 +15,7 @@ from hbdp_fed.dpsgd.optimizers import step_weights
 from hbdp_fed.dpsgd.record_gradients import clipped_record_gradients, flattened
 from hbdp_fed.dpsgd.sampling import (
     UnitBatch,
+    at_most_each,
     count_patients,
     num_units,
     patient_batches,
@@ -36,6 +37,7 @@ __all__ = [
     "Summer",
     "UnequalGradients",
     "UnitBatch",
+    "at_most_each",
     "check_record_gradients",
     "clip_factors",
     "clipped_record_gradients",

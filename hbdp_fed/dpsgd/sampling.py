@@ -77,11 +77,25 @@ def patient_batches(
     names, patient = groups.unique(return_inverse=True)
     for _ in range(steps):
         drawn = torch.rand(len(names), generator=generator) < sample_rate
-        yield _gathered(drawn[patient].nonzero().flatten(), patient, records_per_patient, generator)
+        kept, counts = at_most_each(drawn[patient].nonzero().flatten(), patient, records_per_patient, generator)
+        # Those who give equally many stand beside each other, and are computed at once.
+        order = counts.repeat_interleave(counts).argsort(stable=True)
+        yield UnitBatch(kept[order], counts.sort().values)
 
 
-def _gathered(records: Tensor, patient: Tensor, most: int, generator: torch.Generator) -> UnitBatch:
-    """At most so many of each patient's ``records`` (ascending), with equally many beside each other."""
+def at_most_each(records: Tensor, patient: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw at most so many records of each patient, without replacement.
+
+    Args:
+        records: int64 (b,), what there is to draw from, ascending indices of ``patient``.
+        patient: int64 (N,), of each record the number of its patient.
+        most: m, at least 1.
+        generator: A CPU generator.
+
+    Returns:
+        The drawn records, int64, by their patient's number and ascending within; and how many each patient has there,
+        of those that have any.
+    """
     # Lots order each patient's records anew. In float64 two of them are practically never the same.
     lots = torch.rand(len(records), generator=generator, dtype=torch.float64)
     shuffled = records[lots.argsort()]
@@ -89,9 +103,7 @@ def _gathered(records: Tensor, patient: Tensor, most: int, generator: torch.Gene
     _, having = patient[shuffled].unique_consecutive(return_counts=True)
     first = (having.cumsum(0) - having).repeat_interleave(having)
     kept = shuffled[torch.arange(len(shuffled)) - first < most].sort().values
-    kept = kept[patient[kept].argsort(stable=True)]
-    giving = having.clamp(max=most)
-    return UnitBatch(kept[giving.repeat_interleave(giving).argsort(stable=True)], giving.sort().values)
+    return kept[patient[kept].argsort(stable=True)], having.clamp(max=most)
 
 
 def count_patients(groups: Tensor, records_per_patient: int) -> PatientCount:

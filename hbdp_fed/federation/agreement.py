@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flwr.app import RecordDict
+from torch import Tensor
 
+from hbdp_fed.dpsgd import count_patients
 from hbdp_fed.errors import Refusal
 from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.codec import RoundReport, TrainRequest
@@ -86,14 +89,18 @@ class Agreement:
                 return site
         raise Refusal(f"refused: the charter {self.charter.name} does not name {self.hospital}")
 
-    def seek_consent(self, records: int) -> None:
+    def seek_consent(self, records: int, groups: Tensor | None = None) -> None:
         """Hold the charter against the hospital's own policy and records, and enter the plan in its ledger.
+
+        Args:
+            records: How many the hospital holds.
+            groups: int64 (records,), equal for records of one patient; None where it does not say.
 
         Raises:
             Refusal: telling every reason against it.
         """
         self._make_folder()
-        refusal = self._reasons(records)
+        refusal = self._reasons(records, groups)
         if refusal is not None:
             raise Refusal(f"refused: {refusal}")
         with Ledger(self.ledger_file) as ledger:
@@ -210,7 +217,7 @@ class Agreement:
         self.path.mkdir(parents=True)
         write_whole(self.path / "charter.json", self.charter.to_json())
 
-    def _reasons(self, records: int) -> str | None:
+    def _reasons(self, records: int, groups: Tensor | None) -> str | None:
         charter, policy, plan = self.charter, self.folder.policy, self.site.plan
         terms = Terms(
             epsilon=self._exposure(plan.mechanism.steps),
@@ -222,14 +229,40 @@ class Agreement:
         reasons = [policy.refusal(terms)]
         if plan.num_records != records:
             reasons.append(f"the charter says {plan.num_records} records, and the hospital holds {records}")
+        reasons.append(self._wrong_patients(groups))
+        if self._other_unit() and not math.isinf(policy.highest_epsilon):
+            reasons.append(
+                f"its records were in a federation whose budget was not per {plan.unit}, and budgets of records and of "
+                "patients do not add up"
+            )
         if policy.tamper_check:
             reasons.append(_unfollowable(charter))
         return "; ".join(reason for reason in reasons if reason) or None
 
+    def _wrong_patients(self, groups: Tensor | None) -> str | None:
+        """How the charter's patients differ from the hospital's; None where they do not, or are not the unit."""
+        planned, most = self.site.plan.patients, self.charter.settings.local.records_per_patient
+        if planned is None or most is None:
+            return None
+        if groups is None:
+            return "the charter's budget is per patient, and the hospital's records do not say whose they are"
+        own = count_patients(groups, most)
+        if own == planned:
+            return None
+        counts = [f"{found.patients} patients with {found.records_at_once} records a step" for found in (planned, own)]
+        return f"the charter says {counts[0]} at most, and the hospital holds {counts[1]}"
+
     def _exposure(self, steps: int) -> float:
-        """What so many steps cost, on top of what the records were exposed to in all other federations."""
+        """What so many steps cost, on top of what the records were exposed to in all other federations.
+
+        A budget of a record promises less of a patient than its number says, and the other way round: removing one of a
+        patient's records exchanges the patient's clipped gradient for another one, which moves the sum by up to twice
+        the clipping norm. So nothing is promised where both kinds were spent.
+        """
         mechanism, settings = self.site.plan.mechanism, self.charter.settings
-        others = list(self._other_segments())
+        if self._other_unit():
+            return math.inf
+        others = [Segment(plan.noise_multiplier, plan.sample_rate, spent) for plan, spent in self._other_plans()]
         if not others:
             return self._epsilon(steps)
         from hbdp_fed.privacy import history_epsilon  # takes seconds to load
@@ -237,13 +270,18 @@ class Agreement:
         own = Segment(mechanism.noise_multiplier, mechanism.sample_rate, steps)
         return history_epsilon([own, *others], delta=settings.delta, accountant=self.charter.accountant)
 
-    def _other_segments(self) -> Iterator[Segment]:
+    def _other_unit(self) -> bool:
+        """Whether another federation spent a budget of the other unit of privacy."""
+        return any(plan.unit != self.site.plan.unit for plan, _ in self._other_plans())
+
+    def _other_plans(self) -> Iterator[tuple[PlanEntry, int]]:
+        """The plans of other federations, with the steps that were spent of each, at least one."""
         for other in sorted(self.folder.agreements.glob("*/ledger.jsonl")):
             if other.parent == self.path:
                 continue
             for account in verify(other).accounts.values():
                 if account.plan is not None and account.steps_spent:
-                    yield Segment(account.plan.noise_multiplier, account.plan.sample_rate, account.steps_spent)
+                    yield account.plan, account.steps_spent
 
     def _plan(self) -> PlanEntry:
         plan = self.site.plan

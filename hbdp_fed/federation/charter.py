@@ -102,6 +102,11 @@ def _check(charter: Charter) -> None:
             raise CharterError(f"{key} must be at least 1, got {getattr(settings, key)}")
     if not 0 < settings.delta < 1:
         raise CharterError(f"delta must lie strictly between 0 and 1, got {settings.delta}")
+    most = settings.local.records_per_patient
+    if most is not None and most < 1:
+        raise CharterError(f"records_per_patient must be at least 1, got {most}")
+    if any((site.plan.patients is None) != (most is None) for site in settings.sites):
+        raise CharterError("every plan must be for the unit of privacy, a record or a patient, that training clips")
     if any(site.shard for site in settings.sites):
         raise CharterError("a charter tells no site where its records lie")
     if settings.faults:

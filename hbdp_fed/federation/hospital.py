@@ -147,7 +147,8 @@ def _identify(desk: _Desk) -> RecordDict:
     agreement.site  # noqa: B018 - raises where the charter does not name this hospital
     if problem := too_large(desk.charter.architecture):
         raise Refusal(f"refused: {problem}")
-    agreement.seek_consent(len(_records(desk)))
+    records = _records(desk)
+    agreement.seek_consent(len(records), records.groups)
     # After consent: a hospital tries no net that its policy does not allow.
     if problem := _unclippable(desk):
         raise Refusal(f"refused: {problem}")
@@ -191,7 +192,7 @@ def _computed(desk: _Desk, request: TrainRequest, *, may_repeat: bool = True) ->
     agreement, charter = desk.agreement, desk.charter
     records = _records(desk)
     # Again before every round: the policy may have changed, and another federation may have begun.
-    agreement.seek_consent(len(records))
+    agreement.seek_consent(len(records), records.groups)
     if (problem := _problem(desk, request)) is not None:
         raise Refusal(f"refused: round {request.round}: {problem}")
     digest = request_digest(request)

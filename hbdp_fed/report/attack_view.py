@@ -50,6 +50,7 @@ def attack_view(attack: Mapping[str, Any]) -> dict[str, Any]:
         "above_bound": None,
         **attack,
         "kind": kind,
+        "unit": attack.get("unit", "record"),
         "words": attack_words(attack),
         "bound": bound,
         "optimal": optimal,

@@ -175,7 +175,7 @@ def _check_parts(file: Path, card: Mapping[str, Any]) -> None:
 
 def _budget(privacy: Mapping[str, Any]) -> dict[str, Any]:
     """What was promised, and how each hospital's noise came to it."""
-    told = ("eps", "delta", "unit", "adjacency", "accountant", "noise")
+    told = ("eps", "delta", "unit", "unit_word", "records_per_patient", "adjacency", "accountant", "noise")
     return {
         **{name: privacy.get(name) for name in (*told, "overlap")},
         "hospitals": [dict(entry) for entry in privacy["hospitals"]],

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from hbdp_fed.audit import as_png, partition_figure, summary_figures, training_figure
 from hbdp_fed.audit.overlap_words import overlap_words
+from hbdp_fed.audit.wording import unit_word
 from hbdp_fed.report.attack_view import attack_view, risk_view
 from hbdp_fed.report.budgets import eps_words
 from hbdp_fed.report.rendering import inline, render_page, render_text, spoken
@@ -123,6 +124,7 @@ def _context(
         **sites_view(shown),
         "overlap": overlap_words(shown["privacy"]),
         "summed": shown.get("secure_aggregation"),
+        "unit": unit_word(summary),
         "plain": run_words(shown, view),
         "utility_cards": utility_cards(shown, view),
         "risk_cards": risk_cards(view),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hbdp_fed.audit.numbers import DASH, show_count, show_percent
-from hbdp_fed.audit.wording import interval, metric
+from hbdp_fed.audit.wording import interval, metric, unit_word
 from hbdp_fed.report.attack_view import strongest
 from hbdp_fed.report.budgets import eps_words
 from hbdp_fed.report.explained import ACHIEVED
@@ -58,7 +58,7 @@ def run_words(summary: Mapping[str, Any], view: Mapping[str, Any]) -> Verdict:
     realistic = next((model for model in view["models"] if model["name"] == "realistic"), None)
     attacks = [attack for attack in (realistic or {}).get("attacks", ()) if attack["success_rate"] is not None]
     tone, headline = _headline(attacks, eps_words(summary["privacy"]["eps"]))
-    lines = (_worth(summary, view), *_rebuilt(attacks), *_theory(view["models"]))
+    lines = (_worth(summary, view), *_rebuilt(attacks), *_theory(view["models"], unit_word(summary)))
     return Verdict(tone, headline, tuple(line for line in lines if line))
 
 
@@ -97,7 +97,7 @@ def _between(attack: Mapping[str, Any]) -> str:
     return "" if ends is None else f" (95% interval {show_percent(ends[0])} to {show_percent(ends[1])})"
 
 
-def _theory(models: Sequence[Mapping[str, Any]]) -> list[str]:
+def _theory(models: Sequence[Mapping[str, Any]], unit: str) -> list[str]:
     bounds = {model["name"]: model["bound"] for model in models}
     worst = bounds.get("worst_case")
     if worst is None:
@@ -108,7 +108,7 @@ def _theory(models: Sequence[Mapping[str, Any]]) -> list[str]:
             "which one was trained on; what protects, if anything does, was measured and not proven."
         ]
     return [
-        f"What theory promises: whatever the adversary tries, it succeeds with a record with a probability of at most "
+        f"What theory promises: whatever the adversary tries, it succeeds with a {unit} with a probability of at most "
         f"{show_percent(worst)}."
     ]
 
@@ -138,7 +138,7 @@ def risk_cards(view: Mapping[str, Any]) -> list[Card]:
 def _risk_card(attack: Mapping[str, Any]) -> Card:
     exposed = attack["leaks"] or attack["above_bound"]
     tone = "leak" if exposed else "safe" if attack["success_rate"] is not None else ""
-    words = f"of {show_count(attack['records'])} records {ACHIEVED[attack['kind']]} by {attack['words']}"
+    words = f"of {show_count(attack['records'])} {attack['unit']}s {ACHIEVED[attack['kind']]} by {attack['words']}"
     if attack["of"] > 1:
         words += f", the strongest of {attack['of']}"
     if attack["success_rate_ci95"]:

@@ -19,7 +19,7 @@ from hbdp_fed.report.suppression import (
 )
 
 _RESTS_ON = ("records", "groups")
-# With the expected batch, which is public, each of these tells how many records a hospital has.
+# With the expected batch, which is public, each of these tells how many records, or patients, a hospital has.
 _TELL_RECORDS = (
     "sample_rate", "noise_multiplier", "eps_rdp", "eps_tight", "eps_lower", "worst_case_bound", "relaxed_bound",
     "relaxed_paper",
@@ -50,7 +50,7 @@ def shareable_summary(summary: Mapping[str, Any], *, smallest: int = SMALLEST_CO
         "utility_by_subgroup": _subgroups(summary.get("utility_by_subgroup") or [], smallest),
         "utility_matrix": _matrix(summary.get("utility_matrix"), judged),
         "worst_hospital": _worst(summary, judged, metrics),
-        "privacy": {**summary["privacy"], "hospitals": _accounting(summary["privacy"]["hospitals"], records)},
+        "privacy": {**summary["privacy"], "hospitals": _accounting(summary["privacy"], records, smallest)},
         "noise_to_resolution": _without(
             summary.get("noise_to_resolution") or [], hidden, ("float32_weights", "float64_delta", "clipped_sum")
         ),
@@ -102,13 +102,19 @@ def _records(summary: Mapping[str, Any], hospitals: Sequence[Mapping[str, Any]],
     }
 
 
-def _accounting(hospitals: Sequence[Mapping[str, Any]], records: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _accounting(privacy: Mapping[str, Any], records: Mapping[str, Any], smallest: int) -> list[dict[str, Any]]:
+    hospitals = privacy["hospitals"]
+    counted = hospitals
+    if privacy.get("unit", "record") != "record":
+        counted = protect_columns(hospitals, ["num_units"], smallest=smallest)
     shown = []
-    for entry in hospitals:
-        count = records.get(entry["name"])
-        told = [name for name in _TELL_RECORDS if name in entry]
-        hidden = {"num_records": count, **dict.fromkeys(told, HIDDEN)} if isinstance(count, Withheld) else {}
-        shown.append({**entry, **hidden})
+    for whole, kept in zip(hospitals, counted, strict=True):
+        hidden = {}
+        if isinstance(count := records.get(whole["name"]), Withheld):
+            hidden = {"num_records": count, **{name: HIDDEN for name in ("num_units",) if name in whole}}
+        if hidden or is_withheld(kept, ["num_units"]):
+            hidden |= dict.fromkeys([name for name in _TELL_RECORDS if name in whole], HIDDEN)
+        shown.append({**kept, **hidden})
     return shown
 
 

@@ -13,7 +13,7 @@ from hbdp_fed.adversary.worst_case import CandidateMatching, MembershipInference
 from hbdp_fed.audit.candidates.game import Played
 from hbdp_fed.audit.proportions import Cluster, cluster_counts, wilson_interval, wilson_of_clusters
 from hbdp_fed.privacy import best_identification, worst_case
-from hbdp_fed.types import Surface
+from hbdp_fed.types import Surface, Unit
 
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5)
 
@@ -25,7 +25,7 @@ class IdentificationFigures:
     Attributes:
         name: The attack.
         surface: What it saw.
-        records: How many games were played, one a record.
+        records: How many games were played, one a record, or one a patient where that is the unit.
         candidates: K.
         clusters: Games and successes of each hospital, by which several runs' figures can be pooled.
         success_rate: In which share of them the right candidate was named.
@@ -37,6 +37,7 @@ class IdentificationFigures:
         optimal: What the best possible detector scores there if candidates' gradients are orthogonal and of full
             clipping norm: how far the bound lies above what can be attained.
         steps: Steps of DP-SGD that the games were about, of one hospital.
+        unit: What candidates are.
     """
 
     name: str
@@ -53,6 +54,7 @@ class IdentificationFigures:
     optimal: float
     steps: int
     kind: str = "identification"
+    unit: Unit = "record"
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class MembershipFigures:
     Attributes:
         name: The attack.
         surface: What it saw.
-        records: How many records were there.
+        records: How many records, or patients, were there.
         outsiders: How many were not.
         success_rate: The true positive rate at the first level of at least ``bound_prior``.
         success_rate_ci95: Its interval.
@@ -95,6 +97,7 @@ class MembershipFigures:
         auc: Area under the receiver operating characteristic; None where one of the two kinds is missing.
         points: The thresholds, by level.
         steps: Steps of DP-SGD of one hospital.
+        unit: What was there or not.
     """
 
     name: str
@@ -111,6 +114,7 @@ class MembershipFigures:
     points: tuple[OperatingPoint, ...]
     steps: int
     kind: str = field(default="membership")
+    unit: Unit = "record"
 
 
 def identification_figures(
@@ -131,7 +135,7 @@ def identification_figures(
         candidates=count,
         success_rate=float(right.double().mean()) if len(right) else None,
         success_rate_ci95=wilson_of_clusters(clusters),
-        criterion=f"the one of {count} candidates that was trained on is named; all other records are known",
+        criterion=f"the one of {count} candidates that was trained on is named; all other {weakest.unit}s are known",
         baseline_success_rate=1 / count,
         bound=max(bounds),
         bound_prior=1 / count,
@@ -142,6 +146,7 @@ def identification_figures(
             steps=weakest.steps,
         ),
         steps=weakest.steps,
+        unit=weakest.unit,
     )
 
 
@@ -171,13 +176,15 @@ def membership_figures(
         outsiders=int((~there).sum()),
         success_rate=chosen.true_positive_rate,
         success_rate_ci95=chosen.true_positive_rate_ci95,
-        criterion=f"a record that was trained on is told from others, of whom {level:.0%} are mistaken for one",
+        criterion=f"a {played[0].unit} that was trained on is told from others, of whom {level:.0%} are mistaken for "
+        "one",
         baseline_success_rate=level,
         bound=chosen.bound_at_limit,
         bound_prior=level,
         auc=float(roc_auc_score(there.numpy(), ranks.numpy())) if both else None,
         points=points,
         steps=max(one.steps for one in played),
+        unit=played[0].unit,
     )
 
 

@@ -1,5 +1,8 @@
 """One hospital's games: which records are hidden among which candidates, and what the adversary then gets to see.
 
+Where the unit of privacy is a patient, targets and candidates are patients with all of their records, and a gradient is
+the clipped mean of those that a step takes. Below, a record is whatever the unit is.
+
 Every target is a game of its own. The adversary of that game holds all the hospital's other records and K candidates:
 the target, and decoys that were never trained on. It takes the other records' clipped gradients from a release, and
 what is left is the noise and, where the release's steps drew the target, the target's gradient. All games of a hospital
@@ -15,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hbdp_fed.types import CandidateObservation, ThreatModel
+from hbdp_fed.types import CandidateObservation, ThreatModel, Unit
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class CandidateGame:
     """What is drawn before anything is seen.
 
     Attributes:
-        targets: int64 (M,), records of the hospital, ascending.
-        decoys: int64 (M, K - 1), rows of the pool, different ones within a game.
+        targets: int64 (M,), records of the hospital, ascending; or patients, by their place in the order of groups.
+        decoys: int64 (M, K - 1), rows of the pool (or its patients, likewise), different ones within a game.
         truth: int64 (M,), where the target stands among its K candidates.
     """
 
@@ -99,6 +102,7 @@ class Played:
         noise_multiplier: sigma that protects the hospital's records on this surface.
         sample_rate: q.
         steps: T, the hospital's steps in all releases.
+        unit: What candidates are.
     """
 
     hospital: str
@@ -109,6 +113,7 @@ class Played:
     noise_multiplier: float
     sample_rate: float
     steps: int
+    unit: Unit = "record"
 
 
 def observe(

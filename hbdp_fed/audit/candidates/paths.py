@@ -19,6 +19,7 @@ class Point:
     Attributes:
         weights: What its gradient was computed at, by parameter name.
         members: int64 (b,), which of the hospital's records its batch held.
+        counts: int64 (u,), how many of them each drawn patient gave; None where each record is a unit.
         images: Their views.
         labels: Of the views.
         weight: By how much its mean gradient moved the weights in all, with the sign turned.
@@ -28,6 +29,7 @@ class Point:
 
     weights: Weights
     members: Tensor
+    counts: Tensor | None
     images: Tensor
     labels: Tensor
     weight: float
@@ -101,7 +103,8 @@ def step_variance(mechanism: DpSgdParams) -> float:
 def _collect(taken: list[Point], position: int) -> Callable[[LocalStep], None]:
     def watch(step: LocalStep) -> None:
         weights = {name: value.detach().clone() for name, value in step.weights.items()}
-        taken.append(Point(weights, step.members, step.images, step.labels, 1.0, position, len(taken)))
+        own = (step.members, step.counts, step.images, step.labels)
+        taken.append(Point(weights, *own, weight=1.0, round=position, step=len(taken)))
 
     return watch
 

@@ -61,7 +61,7 @@ def play_steps(
         hospital: Whose records are the targets.
         sent: By round, the weights that the hospital received and the update that it sent.
         game: The draws.
-        pool: The decoys, D records that no hospital holds.
+        pool: The decoys, D records (or the records of D patients) that no hospital holds.
 
     Raises:
         ReplayDiffers: if the steps, taken again, do not add up to what was sent.
@@ -79,8 +79,8 @@ def play_steps(
         noisy = flattened(step.gradient, gradients.model) * plan.expected_batch
         # Who holds all records computes the sum that the hospital computed; here it is at hand.
         left = noisy - flattened(step.clipped_sum, gradients.model)
-        release = Release(game, pool, training.records[index], gradients)
-        release.add(step.members, step.images, step.labels, weight=1.0, stream=stream)
+        release = Release(game, pool, training.records[index], gradients, training.local.records_per_patient)
+        release.add(step, weight=1.0, stream=stream)
         found.append(
             release.seen(
                 left, noise_variance=step_variance(mechanism) or float(left.square().mean()), participation=once
@@ -151,7 +151,7 @@ def _seen(
     unit = plan.expected_batch / shares[hospital]
     own = Gradients(training, plan.mechanism)
     left = -flattened(change, own.model).double().to(training.device) * unit
-    release = Release(game[0], game[1], training.records[index], own)
+    release = Release(game[0], game[1], training.records[index], own, training.local.records_per_patient)
     stream = generator(training.seed, "adversary", hospital, "views")
     variance = 0.0
     for name, points in paths.items():
@@ -161,7 +161,7 @@ def _seen(
         added = _added(training, name, rounds, own)
         for point in points:
             gradients.move_to(point.weights)
-            left -= point.weight * scale * gradients.total(point.images, point.labels)
+            left -= point.weight * scale * gradients.total(point.images, point.labels, point.counts)
             if decay:
                 here = flattened(point.weights, own.model).to(left.device)
                 left -= decay * point.weight * unit * shares[name] * here
@@ -169,7 +169,7 @@ def _seen(
                 left -= point.weight * unit * shares[name] * added[point.round]
             variance += (point.weight * scale) ** 2 * step_variance(other.mechanism)
             if name == hospital:
-                release.add(point.members, point.images, point.labels, weight=point.weight, stream=stream)
+                release.add(point, weight=point.weight, stream=stream)
     return release.seen(
         left,
         # Where the path is guessed, more than noise is left.
@@ -243,4 +243,5 @@ def _played(
         noise_multiplier=sigma,
         sample_rate=plan.mechanism.sample_rate,
         steps=steps,
+        unit=plan.unit,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from hbdp_fed.privacy.history import check_delta, check_mechanism
-from hbdp_fed.types import HospitalPlan
+from hbdp_fed.types import UNITS, HospitalPlan, Unit
 
 RequestKind = Literal["train", "probe"]
 
@@ -28,6 +28,9 @@ class PlanEntry:
         eps_planned: What T steps cost, at least 0; ``inf`` without noise.
         delta: In (0, 1).
         accountant: By which epsilon is counted.
+        unit: Whom epsilon is for: ``record`` or ``patient``. In the file, a plan for records does not name its unit, as
+            none did when there was no other.
+        patients: How many patients the records are of, at least 1, where these are the units; else None.
 
     Raises:
         ValueError: naming the figure that cannot be.
@@ -42,6 +45,8 @@ class PlanEntry:
     eps_planned: float
     delta: float
     accountant: str
+    unit: Unit = "record"
+    patients: int | None = None
 
     @classmethod
     def of(cls, plan: HospitalPlan, *, epsilon: float, delta: float, accountant: str) -> PlanEntry:
@@ -57,6 +62,8 @@ class PlanEntry:
             eps_planned=epsilon,
             delta=delta,
             accountant=accountant,
+            unit=plan.unit,
+            patients=None if plan.patients is None else plan.patients.patients,
         )
 
     def __post_init__(self) -> None:
@@ -65,6 +72,8 @@ class PlanEntry:
         check_delta(self.delta)
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be positive, got {self.max_grad_norm}")
+        if (self.unit == "patient") != bool(self.patients):
+            raise ValueError(f"patients must be at least 1 where they are the unit, and else None, got {self.patients}")
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _unit(value: Any) -> str:
+    if value not in UNITS:
+        raise ValueError(f"must be one of: {', '.join(UNITS)}; got {value!r}")
+    return str(value)
+
+
 def _request_kind(value: Any) -> str:
     if value not in ("train", "probe"):
         raise ValueError(f"must be train or probe, got {value!r}")
@@ -160,6 +175,7 @@ def _flag(value: Any) -> bool:
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "str": _text,
     "RequestKind": _request_kind,
+    "Unit": _unit,
     "int": _whole,
     "int | None": lambda value: None if value is None else _whole(value),
     "float": _amount,
