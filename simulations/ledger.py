@@ -139,7 +139,7 @@ def _steps(account: Account) -> str:
 def _epsilon(account: Account) -> str:
     if account.plan is None:
         return "no plan"
-    return f"{_number(account.eps_spent)} of {_number(account.plan.eps_planned)} per {account.plan.unit}"
+    return f"{_number(account.eps_spent)} of {_number(account.plan.eps_planned)} per {account.plan.per}"
 
 
 def _number(value: float) -> str:

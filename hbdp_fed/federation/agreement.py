@@ -272,7 +272,7 @@ class Agreement:
 
     def _other_unit(self) -> bool:
         """Whether another federation spent a budget of the other unit of privacy."""
-        return any(plan.unit != self.site.plan.unit for plan, _ in self._other_plans())
+        return any(plan.per != self.site.plan.unit for plan, _ in self._other_plans())
 
     def _other_plans(self) -> Iterator[tuple[PlanEntry, int]]:
         """The plans of other federations, with the steps that were spent of each, at least one."""

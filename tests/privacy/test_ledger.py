@@ -49,6 +49,7 @@ def plan(hospital: str = "hospital-01", **changes: Any) -> PlanEntry:
         eps_planned=1e12,
         delta=1e-5,
         accountant="rdp",
+        unit="record",
     )
     return replace(entry, **changes)
 
@@ -141,7 +142,7 @@ def test_a_line_holds_its_entrys_figures_as_strict_json(path: Path) -> None:
     lines = read(path)
     frame = {"seq", "kind", "time", "previous", "hash"}
     own = [{key: value for key, value in line.items() if key not in frame} for line in lines]
-    assert own[0] == asdict(plan())
+    assert own[0] == {key: value for key, value in asdict(plan()).items() if value is not None}
     assert (own[1]["max_grad_norm"], own[1]["eps_planned"]) == ("inf", "inf")
     assert own[2] == asdict(ENTRIES[2])
     assert own[4]["eps_spent"] == "inf"
@@ -579,3 +580,49 @@ def test_memory_stays_small(path: Path) -> None:
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert used / (hospitals * rounds) < 400
+
+
+def test_a_plan_says_its_unit(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.append(plan("a"))
+        ledger.append(plan("b", unit="patient", patients=80))
+    first, second = read(path)
+    assert (first["unit"], "patients" in first) == ("record", False)
+    assert (second["unit"], second["patients"]) == ("patient", 80)
+    accounts = verify(path).accounts
+    assert [account.plan and account.plan.per for account in accounts.values()] == ["record", "patient"]
+
+
+def test_a_ledger_from_when_there_were_records_alone_is_intact_and_goes_on(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.append(plan(unit=None))
+    assert "unit" not in read(path)[0]
+    old = verify(path)
+    with Ledger(path) as ledger:
+        assert not ledger.append(plan())  # the same plan, now with its unit
+        assert ledger.append(charge(1))
+    account = verify(path).accounts["hospital-01"]
+    assert old.head.count == 1
+    assert account.plan is not None
+    assert account.plan.per == "record"
+
+
+def test_a_plan_for_patients_is_another_one_than_for_records(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.append(plan())
+        with pytest.raises(LedgerError, match="it differs in unit, patients"):
+            ledger.append(plan(unit="patient", patients=80))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"unit": "person"}, "unit must be one of: record, patient; got 'person'"),
+        ({"unit": "patient"}, "patients must be at least 1 where they are the unit"),
+        ({"unit": "patient", "patients": 0}, "patients must be at least 1 where they are the unit"),
+        ({"patients": 5}, "and else None, got 5"),
+    ],
+)
+def test_units_that_cannot_be_are_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        plan(**changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -300,3 +301,67 @@ def test_a_watcher_sees_the_sum_that_the_noise_was_added_to() -> None:
         for name, value in total.items():
             assert torch.equal(step.clipped_sum[name], value)
             torch.testing.assert_close(step.gradient[name] * 12.0, value + noise[name], rtol=1e-12, atol=1e-12)
+
+
+GROUPS = torch.tensor([row // 4 for row in range(30)])
+PATIENTS = replace(SGD, records_per_patient=3)
+
+
+def train_patients(settings: LocalSettings = PATIENTS, **named: Any) -> tuple[LocalResult, list[LocalStep]]:
+    steps: list[LocalStep] = []
+    mechanism = DpSgdParams(noise_multiplier=0.0, max_grad_norm=0.5, sample_rate=0.4, steps=3)
+    found = train_locally(
+        architecture=SPEC,
+        weights=WEIGHTS,
+        images=IMAGES,
+        labels=LABELS,
+        **{"groups": GROUPS, "mechanism": mechanism, "steps": 3, "settings": settings, **named},
+        progress=START,
+        noise=seeded_noise(generator(0, "n")),
+        batch_generator=generator(0, "b"),
+        augmentation_generator=generator(0, "a"),
+        device=torch.device("cpu"),
+        watch=lambda step: steps.append(
+            replace(step, weights={name: value.detach().clone() for name, value in step.weights.items()})
+        ),
+    )
+    return found, steps
+
+
+def test_patients_are_drawn_clipped_together_and_divided_by_their_expected_number() -> None:
+    result, steps = train_patients()
+    for step in steps:
+        assert step.counts is not None
+        model = build_model(SPEC)
+        load_weights(model, step.weights)
+        total = torch.zeros(sum(value.numel() for value in model.parameters()), dtype=torch.float64)
+        for rows in step.members.split(step.counts.tolist()):
+            assert len(GROUPS[rows].unique()) == 1
+            assert len(rows) == min(3, int((GROUPS[rows[0]] == GROUPS).sum()))
+            loss = torch.nn.functional.cross_entropy(model(IMAGES[rows]), LABELS[rows])
+            own = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]).double()
+            total += own * min(1.0, 0.5 / float(own.norm()))
+        # Eight patients are in a batch with 0.4 each; the sum has no noise here.
+        found = torch.cat([value.flatten() for value in step.gradient.values()])
+        torch.testing.assert_close(found, total / (0.4 * 8), rtol=1e-4, atol=1e-6)
+    assert result.records_seen == sum(len(step.members) for step in steps)
+
+
+def test_patients_train_alike_in_every_grad_mode() -> None:
+    reference, _ = train_patients()
+    for grad_mode in GRAD_MODES:
+        other, _ = train_patients(replace(PATIENTS, grad_mode=grad_mode, max_physical_batch=5))
+        assert all(
+            torch.allclose(value, other.delta[name], rtol=1e-4, atol=1e-6) for name, value in reference.delta.items()
+        )
+
+
+def test_patients_that_nobody_names_are_not_trained_on() -> None:
+    with pytest.raises(ValueError, match="not each of the 30 records has one"):
+        train_patients(groups=None)
+
+
+def test_with_records_as_units_it_is_all_the_same_whose_they_are() -> None:
+    told, _ = train_patients(SGD)
+    untold, _ = train_patients(SGD, groups=None)
+    assert all(torch.equal(value, untold.delta[name]) for name, value in told.delta.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from typing import Any
 
@@ -71,7 +71,9 @@ class Running:
         if self.plan is None:
             self.plan = entry
             return True
-        differing = [item.name for item in fields(entry) if getattr(entry, item.name) != getattr(self.plan, item.name)]
+        before = replace(self.plan, unit=self.plan.per)
+        after = replace(entry, unit=entry.per)
+        differing = [item.name for item in fields(entry) if getattr(before, item.name) != getattr(after, item.name)]
         if differing:
             raise ValueError(f"{entry.hospital} has another plan already: it differs in {', '.join(differing)}")
         return False

@@ -58,13 +58,13 @@ def key_of(name: str) -> str:
     return "request" if name == "kind" else name
 
 
-UNWRITTEN: Mapping[str, Any] = {"unit": "record", "patients": None}
-"""Fields that are not written where they have these values, so that ledgers from before they were there stay intact."""
+_LATER = frozenset({"unit", "patients"})
+"""Fields that were not always there, and are not written where they are None: older ledgers stay intact."""
 
 
 def _figures(entry: Entry) -> dict[str, Any]:
     plain = to_plain(entry)
-    return {key_of(name): value for name, value in plain.items() if name not in UNWRITTEN or value != UNWRITTEN[name]}
+    return {key_of(name): value for name, value in plain.items() if name not in _LATER or value is not None}
 
 
 def sealed(entry: Entry, head: Head, time: str) -> dict[str, Any]:
@@ -130,6 +130,6 @@ def _entry(line: Mapping[str, Any]) -> Entry:
     kind = KINDS[name]
     wanted = {key_of(item.name): item.name for item in fields(kind)}
     given = {key: value for key, value in line.items() if key not in ("seq", "kind", "time", "previous", "hash")}
-    if not set(wanted) - set(UNWRITTEN) <= set(given) <= set(wanted):
+    if not set(wanted) - _LATER <= set(given) <= set(wanted):
         raise ValueError(f"is a {name} with other keys than {', '.join(wanted)}")
     return kind(**{wanted[key]: value for key, value in given.items()})

@@ -28,8 +28,8 @@ class PlanEntry:
         eps_planned: What T steps cost, at least 0; ``inf`` without noise.
         delta: In (0, 1).
         accountant: By which epsilon is counted.
-        unit: Whom epsilon is for: ``record`` or ``patient``. In the file, a plan for records does not name its unit, as
-            none did when there was no other.
+        unit: Whom epsilon is for: ``record`` or ``patient``. None is a plan from when there were records alone, which
+            does not say.
         patients: How many patients the records are of, at least 1, where these are the units; else None.
 
     Raises:
@@ -45,8 +45,13 @@ class PlanEntry:
     eps_planned: float
     delta: float
     accountant: str
-    unit: Unit = "record"
+    unit: Unit | None = None
     patients: int | None = None
+
+    @property
+    def per(self) -> Unit:
+        """Whom epsilon is for, of an old plan, too."""
+        return self.unit or "record"
 
     @classmethod
     def of(cls, plan: HospitalPlan, *, epsilon: float, delta: float, accountant: str) -> PlanEntry:
@@ -175,7 +180,7 @@ def _flag(value: Any) -> bool:
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "str": _text,
     "RequestKind": _request_kind,
-    "Unit": _unit,
+    "Unit | None": lambda value: None if value is None else _unit(value),
     "int": _whole,
     "int | None": lambda value: None if value is None else _whole(value),
     "float": _amount,
