@@ -74,12 +74,20 @@ def test_every_form_of_records_is_read_back_bit_for_bit(tmp_path: Path, form: st
             assert torch.equal(read, written)
 
 
+def test_whose_the_records_are_is_kept_as_numbers(tmp_path: Path) -> None:
+    path, groups = tmp_path / "site.safetensors", torch.tensor([7, 7, -3, 40, -3])
+    write_shard(path, replace(make_records(), groups=groups))
+    back = read_shard(path).groups
+    assert back is not None
+    assert torch.equal(back, groups)
+    assert back.dtype == torch.int64
+
+
 def test_who_the_patients_are_stays_behind(tmp_path: Path) -> None:
     path, names = tmp_path / "site.safetensors", np.asarray([f"SECRET_{number}" for number in range(5)])
-    records = replace(make_records(), groups=torch.arange(5), names=names, attributes={"sex": names, "age": names})
+    records = replace(make_records(), names=names, attributes={"sex": names, "age": names})
     write_shard(path, records)
     back = read_shard(path)
-    assert back.groups is None
     assert back.names is None
     assert not back.attributes
     write_shard(tmp_path / "plain.safetensors", make_records())
@@ -151,6 +159,8 @@ def test_a_truncated_shard_is_refused(tmp_path: Path, kept: int) -> None:
         ({"masks": torch.zeros(5, 1, 6, 6, dtype=torch.bool)}, "masks is"),
         ({"masks": torch.zeros(5, 1, 6, 4)}, "masks is torch.float32"),
         ({"masks": torch.zeros(5, 6, 4, dtype=torch.bool)}, "masks is"),
+        ({"groups": torch.zeros(4, dtype=torch.int64)}, r"groups is torch.int64 \(4,\), not int64 \(5,\)"),
+        ({"groups": torch.zeros(5)}, "groups is torch.float32"),
     ],
 )
 def test_other_tensors_are_not_a_shard(tmp_path: Path, changes: dict[str, Tensor | None], message: str) -> None:

@@ -22,7 +22,8 @@ from simulations.run import main
 from simulations.run_folder import RunFolder
 
 SMALL = [
-    "data=chest_xray", "data.image_size=16", "data.val_fraction=0.3", "model=cnn", "model.width=4", "engine=inprocess", "clients=3",
+    "data=chest_xray", "data.image_size=16", "data.val_fraction=0.3", "model=cnn", "model.width=4",
+    "engine=inprocess", "clients=3",
     "training.rounds=2", "training.local_steps=2", "training.expected_batch=4", "training.learning_rate=0.1",
     "training.max_grad_norm=1", "eps=1e9", "evaluation.bootstrap=0", "evaluation.matrix=0", "report=md",
 ]  # fmt: skip
