@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hbdp_fed.audit.wording import classes_of, metrics_of
+from hbdp_fed.audit.wording import classes_of, metrics_of, unit_word
 from hbdp_fed.errors import DataFileError
-from hbdp_fed.report.explained import ADVERSARIES, LIMITS
+from hbdp_fed.report.explained import ADVERSARIES, limits_of
 from hbdp_fed.report.shareable import shareable_summary
 from hbdp_fed.report.suppression import SMALLEST_COUNT, Withheld, is_withheld
 from hbdp_fed.strict_json import harmless, loads, to_plain
@@ -118,7 +118,7 @@ def run_card(
         "ledger": summary.get("ledger"),
         "settings": settings,
         "intended_use": INTENDED_USE,
-        "limits": list(LIMITS),
+        "limits": list(limits_of(unit_word(summary))),
         "withheld": {"smallest_count": smallest, "meaning": f"null stands for counts from 1 to {smallest - 1}, for "
                      "counts that would tell one of them, and for figures that rest on one"},
         "environment": environment,

@@ -36,11 +36,19 @@ SURFACES: Mapping[str, str] = {
 ACHIEVED: Mapping[str, str] = {"reconstruction": "rebuilt", "identification": "named", "membership": "recognised"}
 """What happened to a record that an attack of that kind succeeded with."""
 
+_OF_RECORDS = (
+    "Bounds and budgets are for one record at one hospital. A patient with several records, or with records at several "
+    "hospitals, has less."
+)
+_OF_EITHER = (
+    "Bounds and budgets are for one record at one hospital or, with privacy.unit=patient, for one patient with all "
+    "records there. Whoever has several records where the unit is a record, or is at several hospitals, has less."
+)
+
 LIMITS = (
     "Success rates are of the attacks that were run, on this data, at this size and for this many steps. Another "
     "attack may do better; where theory gives a bound, no adversary of its kind does better than the bound.",
-    "Bounds and budgets are for one record at one hospital. A patient with several records, or with records at several "
-    "hospitals, has less.",
+    _OF_EITHER,
     "Epsilon covers what hospitals send as updates. Losses, counts, validation figures, figures of utility and the "
     "choice of settings are the experimenter's view and outside of it.",
     "Noise that is drawn from a run's seed can be repeated by whoever has the seed: it stands for noise in a "
@@ -49,6 +57,20 @@ LIMITS = (
     "places.",
     "Hospitals, their computers and their lines are simulated, and so are the times that they take.",
 )
+"""What no report claims, whatever the unit of privacy of its runs is."""
+
+
+def limits_of(unit: str) -> tuple[str, ...]:
+    """The same for runs whose unit is a ``record``, or a ``patient`` or whatever else a data set calls its groups."""
+    told = _OF_RECORDS
+    if unit != "record":
+        told = (
+            f"Bounds and budgets are for one {unit} with all records at one hospital. A {unit} at several hospitals "
+            f"has less, and so has one record by itself where the {unit}'s other ones are known."
+        )
+    return tuple(told if line == _OF_EITHER else line for line in LIMITS)
+
+
 """How far the claim goes, in plain words."""
 
 

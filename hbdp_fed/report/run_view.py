@@ -19,9 +19,10 @@ from hbdp_fed.audit.wording import (
     label,
     metrics_of,
     selection_of,
+    unit_word,
     worst,
 )
-from hbdp_fed.report.explained import LIMITS
+from hbdp_fed.report.explained import limits_of
 from hbdp_fed.report.rendering import flat
 from hbdp_fed.report.shareable import drawable
 from hbdp_fed.report.suppression import HIDDEN, Withheld, is_withheld
@@ -168,5 +169,5 @@ def settings_view(
         "settings": list(flat(summary.get("hyperparameters") or {} if settings is None else settings)),
         "environment": list(flat(environment or {})),
         "ledger": summary.get("ledger"),
-        "limit_lines": LIMITS,
+        "limit_lines": limits_of(unit_word(summary)),
     }

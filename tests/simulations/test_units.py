@@ -127,7 +127,7 @@ def test_a_run_for_patients_says_so_everywhere(tmp_path: Path) -> None:
     report = (tmp_path / "run" / "report.md").read_text()
     assert "one patient's budget at one hospital" in report
     assert "| hospital | records | patients | q |" in report
-    card = json.loads((tmp_path / "run" / "run_card.json").read_text())
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
     assert card["budget"]["unit"] == "patient"
 
 
