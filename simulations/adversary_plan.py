@@ -260,10 +260,10 @@ def _obstacle(
 
 def _decoys(dataset: ImageDataset, local: LocalSettings) -> tuple[int, str]:
     """How many decoys the test split has for a game, and what they are: as the targets, records or patients."""
-    groups = dataset.test.groups
-    if local.records_per_patient is None or groups is None:
+    if local.records_per_patient is None:
         return len(dataset.test), "records"
-    return len(groups.unique()), f"{dataset.group}s"
+    groups = dataset.test.groups
+    return 0 if groups is None else len(groups.unique()), f"{dataset.group}s"
 
 
 def _obstacle_of_public(name: str, dataset: ImageDataset) -> tuple[str, str] | None:

@@ -168,7 +168,7 @@ def _game(
     index = [plan.name for plan in prepared.plans].index(hospital)
     held, test = prepared.plans[index].num_units, prepared.federated.test
     # Equal numbers for the records of one decoy.
-    by_patient = prepared.local.records_per_patient is not None and test.groups is not None
+    by_patient = prepared.local.records_per_patient is not None
     decoys = test.groups if by_patient and test.groups is not None else torch.arange(len(test))
     targets = min(held, math.ceil(adversary.targets / share_of))
     wanted = max(adversary.candidates - 1, targets)

@@ -287,7 +287,7 @@ def _plan_title(prepared: Prepared) -> str:
     steps = f"{hyper.rounds} rounds x {hyper.local_steps} steps + {prepared.probes} probe steps"
     return (
         f"Plan: {prepared.dataset.name}, {len(prepared.plans)} hospitals ({scheme_of(config)}), "
-        f"eps={config.eps:g}, delta={config.delta:g}, {steps}, {prepared.engine.name} on {prepared.device.type}"
+        f"eps={config.eps:g} per {prepared.units.word}, delta={config.delta:g}, {steps}, {prepared.engine.name} on {prepared.device.type}"
     )
 
 

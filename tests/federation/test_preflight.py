@@ -12,7 +12,7 @@ import torch
 from hbdp_fed.federation.crew import Crew, Node
 from hbdp_fed.federation.preflight import Need, Rehearsal, fitting, out_of_memory, peak_memory, rehearse
 from hbdp_fed.training import LocalSettings
-from hbdp_fed.types import DpSgdParams, ModelSpec, OptimizerSettings
+from hbdp_fed.types import DpSgdParams, ModelSpec, OptimizerSettings, PatientCount
 
 GIB = 2**30
 A, B = Node("a", 8, 1, 10 * GIB), Node("b", 8, 1, 4 * GIB)
@@ -33,6 +33,18 @@ def test_a_rehearsal_takes_a_full_physical_batch_and_no_more() -> None:
     assert STEP.batch == 100 + 5 * 10  # a mean of 100 and five standard deviations
     assert STEP.rehearsed == 16 // 2
     assert replace(STEP, num_records=4).rehearsed == replace(STEP, num_records=4).batch == 4
+
+
+def test_a_rehearsal_of_patients_holds_as_many_records_as_they_give_at_most() -> None:
+    local = replace(STEP.local, records_per_patient=3)
+    patients = replace(STEP, local=local, patients=PatientCount(100, 280))
+    # A mean of 25 patients and five standard deviations, with three records each.
+    assert patients.batch == (25 + 5 * 5) * 3
+    assert patients.rehearsed == 16 // 2
+    # A patient's records are differentiated together, however small a physical batch is.
+    assert replace(patients, local=replace(local, max_physical_batch=2)).rehearsed == 3
+    assert replace(patients, patients=PatientCount(2, 5)).batch == 5
+    assert rehearse(patients).memory > 0
 
 
 def test_what_waits_for_its_turn_is_added_to_the_measured_peak() -> None:

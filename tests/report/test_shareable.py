@@ -148,3 +148,32 @@ def test_without_small_counts_nothing_changes() -> None:
     del summary["skipped"]
     shown = shareable_summary(summary)
     assert {name: shown[name] for name in summary} == summary
+
+
+def test_few_patients_are_withheld_where_they_are_the_unit_with_what_tells_them() -> None:
+    summary = small()
+    summary["privacy"] |= {"unit": "patient", "unit_word": "patient", "records_per_patient": 4}
+    summary["partition"]["hospitals"][2] |= {"train": 120}  # enough records, of few patients
+    for entry, count in zip(summary["privacy"]["hospitals"], (300, 200, SMALL_PATIENTS), strict=True):
+        entry["num_units"] = count
+    shown = shareable_summary(summary)["privacy"]["hospitals"]
+    assert shown[0]["num_units"] == 300
+    assert shown[2]["num_units"] == few(10)
+    assert shown[2]["sample_rate"] == shown[2]["noise_multiplier"] == shown[2]["eps_tight"] == HIDDEN
+    assert "0.987" not in render_report_markdown(summary)
+
+
+def test_a_report_is_per_patient_where_patients_are_the_unit() -> None:
+    summary = copy.deepcopy(full())
+    summary["privacy"] |= {"unit": "patient", "unit_word": "lesion", "records_per_patient": 4}
+    for entry in summary["privacy"]["hospitals"]:
+        entry["num_units"] = 123
+    for text in (render_report_markdown(summary), render_report(summary)):
+        told = " ".join(text.split())
+        assert "one lesion's budget at one hospital" in told
+        assert "lesions" in told
+        assert "for one lesion with all records at one hospital" in told
+        assert "one record's budget" not in told
+    plain = render_report_markdown(full())
+    assert "one record's budget at one hospital" in plain
+    assert "lesion's budget" not in plain

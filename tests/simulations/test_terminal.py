@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
-from hbdp_fed.types import DpSgdParams, HospitalPlan
+from hbdp_fed.types import DpSgdParams, HospitalPlan, PatientCount
 from simulations.terminal import show_partition, show_plan, show_result, show_skipped
 
 
@@ -58,6 +59,14 @@ def test_the_plan_has_a_line_a_hospital_and_stays_short_for_many() -> None:
     assert "hospital-21" not in text
     assert "... 30 more" in text
     assert "4.7e-06" in text
+
+
+def test_the_plan_counts_patients_where_they_are_the_unit() -> None:
+    console = log_console()
+    own = [replace(plan, patients=PatientCount(123, 321)) for plan in plans(2)]
+    show_plan(console, own, title="Plan", noise_to_resolution=[(0.09, 4.8e7)] * 2, unit="lesion")
+    assert "lesions" in written(console)
+    assert written(console).count("123") == 2
 
 
 def test_the_result_shows_utility_epsilon_bounds_and_attacks() -> None:

@@ -81,6 +81,19 @@ def test_occupancy_is_the_chance_that_a_poisson_batch_leaves_a_row_not_empty(wor
     assert expectation.occupancy == pytest.approx(float((counts > 0).double().mean()), abs=3e-3)
 
 
+def test_of_patients_more_records_are_expected_and_each_of_them_fainter(world) -> None:
+    """A patient's clipped gradient is its records' mean: of two, each has half of the factor and of the codes."""
+    (architecture, weights), images = crafted(world, "imprint"), world.public_images
+    alone = expect(architecture.args, weights, images, world.public(expected_batch=6.0))
+    paired = replace(world.public(expected_batch=6.0), records_per_unit=2.0)
+    together = expect(architecture.args, weights, images, paired)
+    assert together.expected_records == 12.0
+    assert together.size_mean == pytest.approx(alone.size_mean / 2)
+    assert together.factor_energy == pytest.approx(alone.factor_energy / 4)
+    torch.testing.assert_close(together.energy, alone.energy / 4)
+    assert together.occupancy == pytest.approx(1 - (1 - alone.occupancy) ** 2)
+
+
 @pytest.mark.parametrize("clip", [1.0, math.inf])
 def test_rows_that_no_public_image_activates_leave_finite_expectations(world, clip: float) -> None:
     architecture, weights = crafted(world, "trap")
