@@ -285,9 +285,10 @@ def show_late(console: Console, prepared: Prepared) -> None:
 def _plan_title(prepared: Prepared) -> str:
     config, hyper = prepared.config, prepared.hyper
     steps = f"{hyper.rounds} rounds x {hyper.local_steps} steps + {prepared.probes} probe steps"
+    budget = f"eps={config.eps:g} per {prepared.units.word}, delta={config.delta:g}"
     return (
         f"Plan: {prepared.dataset.name}, {len(prepared.plans)} hospitals ({scheme_of(config)}), "
-        f"eps={config.eps:g} per {prepared.units.word}, delta={config.delta:g}, {steps}, {prepared.engine.name} on {prepared.device.type}"
+        f"{budget}, {steps}, {prepared.engine.name} on {prepared.device.type}"
     )
 
 
