@@ -90,8 +90,8 @@ def test_an_intact_ledger_is_shown_with_every_hospitals_account(tmp_path: Path, 
     assert main(["verify", f"run={tmp_path / 'run'}"]) == 0
     shown, told = capsys.readouterr()
     assert rows(shown) == [
-        ["hospital-01", "2", "1", "6 of 10", "6.5e+11 of 1e+12", "0"],
-        ["[bold]odd", "1", "0", "3 of 10", "inf of inf", "0"],
+        ["hospital-01", "2", "1", "6 of 10", "6.5e+11 of 1e+12 per record", "0"],
+        ["[bold]odd", "1", "0", "3 of 10", "inf of inf per record", "0"],
         ["hospital-03", "0", "0", "no plan", "no plan", "1"],
     ]
     for column in ("hospital", "rounds charged", "lost", "steps spent", "epsilon spent", "refusals"):
