@@ -30,7 +30,7 @@ from hbdp_fed.audit import (
     save_figure,
 )
 from hbdp_fed.audit.candidates import identification_figures, membership_figures
-from hbdp_fed.audit.overlap_words import SAME_RECORDS
+from hbdp_fed.audit.overlap_words import WHOEVER
 from hbdp_fed.data import as_floats
 from hbdp_fed.errors import SettingError
 from hbdp_fed.federation.parallel import run_tasks
@@ -281,7 +281,7 @@ def _summary(assault: Assault, entries: Mapping[str, Sequence[Any]]) -> Mapping[
         "relaxed": max(guarantee.relaxed for guarantee in guarantees),
     }
     overlap = overlap_summary(assault.prepared)
-    if overlap is not None and overlap["composed"] == SAME_RECORDS:
+    if overlap is not None and overlap["composed"] in WHOEVER:
         # Knowing less than the worst case can only make it harder: its bound holds for the relaxed model, too.
         bounds = {name: max(bound, overlap["worst_case_bound"]) for name, bound in bounds.items()}
     return risk_summary(entries, bounds, prior=assault.prepared.config.adversary.prior)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hbdp_fed.audit.overlap_words import ONE_RECORD_EACH, SAME_RECORDS
+from hbdp_fed.audit.overlap_words import ONE_RECORD_EACH, SAME_RECORDS, WHOLE_PATIENTS
 from hbdp_fed.data.overlap import acquaintance
 from hbdp_fed.privacy import Segment, shared_guarantee
 from hbdp_fed.types import HospitalPlan
 from simulations.prepare import Prepared
+from simulations.units import PATIENT
 
 
 def overlap_summary(prepared: Prepared) -> dict[str, Any] | None:
@@ -20,9 +21,10 @@ def overlap_summary(prepared: Prepared) -> dict[str, Any] | None:
     Returns:
         ``patients`` of ``of`` patients (``unit`` says what they are) are known to several hospitals, a ``share`` of
         them; ``records`` are held by several. ``composed`` says of what ``eps_rdp``, ``eps_tight`` and
-        ``worst_case_bound`` are: of the record itself, or of a person with one record at each hospital. ``hospitals``
-        is the combination with the largest ``eps_rdp``; ``exact`` whether each was computed by itself. None where
-        nobody is known to several, or where the records are not here to be counted.
+        ``worst_case_bound`` are: of the record itself, of a patient with all records (where those are the units), or of
+        a person with one record at each hospital. ``hospitals`` is the combination with the largest ``eps_rdp``;
+        ``exact`` whether each was computed by itself. None where nobody is known to several, or where the records are
+        not here to be counted.
     """
     hospitals, config = prepared.federated.hospitals, prepared.config
     if len(hospitals) < 2 or config.federation.elsewhere:
@@ -43,13 +45,19 @@ def overlap_summary(prepared: Prepared) -> dict[str, Any] | None:
         "of": known.patients,
         "share": known.shared / known.patients,
         "records": known.records,
-        "composed": SAME_RECORDS if known.records else ONE_RECORD_EACH,
+        "composed": _composed(prepared, held_twice=known.records > 0),
         "hospitals": [prepared.plans[place].name for place in found.hospitals],
         "eps_rdp": found.eps_rdp,
         "eps_tight": found.eps_tight,
         "worst_case_bound": found.worst_case,
         "exact": found.exact,
     }
+
+
+def _composed(prepared: Prepared, *, held_twice: bool) -> str:
+    if prepared.config.privacy.unit == PATIENT:
+        return WHOLE_PATIENTS
+    return SAME_RECORDS if held_twice else ONE_RECORD_EACH
 
 
 def planned_exposure(plan: HospitalPlan) -> tuple[Segment, ...]:

@@ -8,8 +8,12 @@ from typing import Any
 from hbdp_fed.audit.numbers import show_count, show_number, show_percent
 from hbdp_fed.audit.wording import plural
 
-SAME_RECORDS, ONE_RECORD_EACH = "same_records", "one_record_each"
-"""What is composed: a record that several hospitals hold, or a person with a record at each of them."""
+SAME_RECORDS, ONE_RECORD_EACH, WHOLE_PATIENTS = "same_records", "one_record_each", "whole_patients"
+"""What is composed: a record that several hospitals hold, a person with a record at each of them, or, where the budget
+is a patient's, a patient with whatever each of them holds."""
+
+WHOEVER = (SAME_RECORDS, WHOLE_PATIENTS)
+"""Where the composition is the guarantee of the budget's own unit."""
 
 
 def overlap_words(privacy: Mapping[str, Any]) -> str:
@@ -31,11 +35,12 @@ def overlap_words(privacy: Mapping[str, Any]) -> str:
     rdp, tight = (_told(found[name], show_number) for name in ("eps_rdp", "eps_tight"))
     bound = _told(found["worst_case_bound"], show_percent)
     figures = f"epsilon {rdp} by RDP, in truth at most {tight}, and a bound of {bound} in the worst case"
-    unit = "record" if privacy.get("unit", "record") == "record" else word
-    if found["composed"] == SAME_RECORDS:
+    if found["composed"] in WHOEVER:
+        whole = found["composed"] == WHOLE_PATIENTS
+        held = "each with records of theirs" if whole else "which all hold their records"
         return (
-            f"{who} known to several hospitals, which all hold their records. What these hospitals release composes: "
-            f"for such a {unit} {figures} (the weakest: {names})."
+            f"{who} known to several hospitals, {held}. What these hospitals release composes: "
+            f"for such a {word if whole else 'record'} {figures} (the weakest: {names})."
         )
     return (
         f"{who} known to several hospitals. Each record lies at one of them and keeps its guarantee; for somebody with "

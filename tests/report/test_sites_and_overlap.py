@@ -59,7 +59,9 @@ def test_where_each_record_lies_at_one_hospital_it_keeps_its_guarantee() -> None
 
 
 def test_whoever_is_a_patient_by_unit_is_called_so() -> None:
-    assert "for such a lesion epsilon" in overlap_words({"unit": "patient", "overlap": OVERLAP})
+    words = overlap_words({"unit": "patient", "overlap": {**OVERLAP, "composed": "whole_patients"}})
+    assert "are known to several hospitals, each with records of theirs. What these hospitals release composes" in words
+    assert "for such a lesion epsilon" in words
 
 
 def test_few_patients_are_not_counted() -> None:

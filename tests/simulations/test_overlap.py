@@ -118,6 +118,23 @@ def test_patients_of_a_natural_partition_at_two_hospitals_are_told_with_what_the
         assert overlap_summary(preparing.prepare(typed(compose_run([*SMALL, *natural, setting])))) is None
 
 
+def test_a_patients_own_guarantee_composes_whichever_records_each_hospital_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preparing, "load_dataset", lambda *_, **__: photographed_twice())
+    natural = ["clients=2", "partition.scheme=natural", "partition.column=site", "adversary.attack=none"]
+    prepared = preparing.prepare(typed(compose_run([*SMALL, *natural, "privacy.unit=patient"])))
+    found = overlap_summary(prepared)
+    assert found is not None
+    assert (found["patients"], found["records"], found["composed"]) == (6, 0, "whole_patients")
+    mechanisms = [vars(plan.mechanism) for plan in prepared.plans]
+    assert found["eps_rdp"] == pytest.approx(by_opacus(mechanisms), rel=1e-6)
+    # Patients, not records, are drawn: of whoever has two records at one hospital there are fewer.
+    batch = prepared.hyper.expected_batch
+    patients = [len(hospital.records.groups.unique()) for hospital in prepared.federated.hospitals]  # type: ignore[union-attr]
+    assert [plan.mechanism.sample_rate for plan in prepared.plans] == pytest.approx([batch / held for held in patients])
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
