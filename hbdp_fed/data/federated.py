@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hbdp_fed.data.checks import check_integer
 from hbdp_fed.data.contract import ImageDataset, Records, as_floats
+from hbdp_fed.data.keeping import Keep, in_memory
 from hbdp_fed.data.layout import lay_out
 from hbdp_fed.data.partition import Partition, PartitionSettings
 from hbdp_fed.data.sites import Scanner, apply_scanner, draw_scanner
@@ -30,6 +34,8 @@ class Hospital:
             hospital holds as well stands in both.
         sites: Whose records it trains with, as places in :attr:`FederatedDataset.sites`: as a rule its own alone.
         elsewhere: How many records it holds on its own machine, where none are here; None where they are.
+        shard: The file that ``records`` are mapped from (see :mod:`hbdp_fed.data.shards`); None where they are in
+            memory.
     """
 
     name: str
@@ -37,6 +43,7 @@ class Hospital:
     indices: Tensor
     sites: tuple[int, ...]
     elsewhere: int | None = None
+    shard: Path | None = None
 
     @property
     def size(self) -> int:
@@ -86,6 +93,7 @@ def deal(
     scanner_shift: float | Sequence[float] = 0.0,
     seed: int,
     min_records: int = 1,
+    keep: Keep = in_memory,
 ) -> FederatedDataset:
     """Deal a data set to hospitals.
 
@@ -100,6 +108,8 @@ def deal(
             image stays as it is, bit for bit.
         seed: The run's seed. Proportions, assignment, overlap and scanners have streams of their own.
         min_records: The fewest training records (or patients) of a hospital.
+        keep: Where each hospital's records go, and the other splits as scanners show them. One hospital's are made at
+            a time, so that what is kept in files is never in memory as a whole.
 
     Raises:
         SettingError: if ``clients``, the partition's settings or ``scanner_shift`` cannot be used with this data set.
@@ -113,13 +123,8 @@ def deal(
     layout = lay_out(dataset, partition, clients=clients, seed=seed, min_records=min_records)
     parts = layout.parts
     hospitals = tuple(
-        Hospital(
-            name=layout.names[site],
-            records=_seen(dataset.train, own, scanners, site, seed, "train"),
-            indices=own,
-            sites=(site,),
-        )
-        for site, own in enumerate(layout.held)
+        _hospital(name, dataset.train, own, scanners, site, seed, keep)
+        for site, (name, own) in enumerate(zip(layout.names, layout.held, strict=True))
     )
     sizes = tuple(hospital.size for hospital in hospitals)
     _LOGGER.info("dealt %d training records to %d hospitals: %s", len(dataset.train), clients, sizes)
@@ -131,9 +136,9 @@ def deal(
         site_sizes=sizes,
         scanners=scanners,
         hospitals=hospitals,
-        val=_render(dataset.val, parts["val"], scanners, seed, "val"),
+        val=_render(dataset.val, parts["val"], scanners, seed, "val", keep),
         val_site=parts["val"].owners(),
-        test=_render(dataset.test, parts["test"], scanners, seed, "test"),
+        test=_render(dataset.test, parts["test"], scanners, seed, "test", keep),
         test_site=parts["test"].owners(),
         site_groups=_groups(dataset.train, layout.held),
     )
@@ -144,14 +149,34 @@ def _groups(records: Records, held: Sequence[Tensor]) -> tuple[int, ...] | None:
     return None if groups is None else tuple(len(groups[own].unique()) for own in held)
 
 
-def _render(records: Records, part: Partition, scanners: Sequence[Scanner], seed: int, split: str) -> Records:
+def _hospital(
+    name: str, records: Records, own: Tensor, scanners: Sequence[Scanner], site: int, seed: int, keep: Keep
+) -> Hospital:
+    """A site with its training records as its own scanner shows them."""
+    facts: dict[str, Any] = {"split": "train", "records": [_digest(own)]}
+    if not _change_nothing(scanners):
+        facts |= {"scanners": [asdict(scanners[site])], "site": site, "seed": seed}
+    kept = keep(facts, lambda: _seen(records, own, scanners, site, seed, "train"))
+    whole = replace(kept.records, **records.whose(own))
+    return Hospital(name=name, records=whole, indices=own, sites=(site,), shard=kept.file)
+
+
+def _render(
+    records: Records, part: Partition, scanners: Sequence[Scanner], seed: int, split: str, keep: Keep
+) -> Records:
     """The split in its own order, each record as its site's scanner shows it."""
-    if all(scanner.changes_nothing for scanner in scanners):
+    if _change_nothing(scanners):
         return records
-    images = torch.empty(records.images.shape)
-    for site, own in enumerate(part.indices):
-        images[own] = _seen(records, own, scanners, site, seed, split).images
-    return replace(records, images=images)
+
+    def make() -> Records:
+        images = torch.empty(records.images.shape)
+        for site, own in enumerate(part.indices):
+            images[own] = _seen(records, own, scanners, site, seed, split).images
+        return replace(records, images=images)
+
+    digests = [_digest(own) for own in part.indices]
+    facts = {"split": split, "records": digests, "scanners": [asdict(scanner) for scanner in scanners], "seed": seed}
+    return replace(records, images=keep(facts, make).records.images)
 
 
 def _seen(records: Records, own: Tensor, scanners: Sequence[Scanner], site: int, seed: int, split: str) -> Records:
@@ -160,7 +185,15 @@ def _seen(records: Records, own: Tensor, scanners: Sequence[Scanner], site: int,
     Where any site's scanner makes floats of bytes, so do all: records of several sites are put together.
     """
     chosen = records.select(own)
-    if all(scanner.changes_nothing for scanner in scanners):
+    if _change_nothing(scanners):
         return chosen
     grains = (generator(seed, "scanner", site, split, index) for index in own.tolist())
     return replace(chosen, images=as_floats(apply_scanner(chosen.images, scanners[site], grains)))
+
+
+def _change_nothing(scanners: Sequence[Scanner]) -> bool:
+    return all(scanner.changes_nothing for scanner in scanners)
+
+
+def _digest(indices: Tensor) -> str:
+    return hashlib.sha256(indices.numpy().tobytes()).hexdigest()
