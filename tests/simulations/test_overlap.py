@@ -14,6 +14,7 @@ from opacus.accountants import RDPAccountant
 
 from hbdp_fed.audit.overlap_words import overlap_words
 from hbdp_fed.data import ImageDataset
+from hbdp_fed.data.cache.loading import Loaded
 from hbdp_fed.data.contract import Records
 from simulations import prepare as preparing
 from simulations.compose import compose_run, typed
@@ -101,7 +102,7 @@ def photographed_twice(*, patients: int = 60) -> ImageDataset:
 def test_patients_of_a_natural_partition_at_two_hospitals_are_told_with_what_their_records_keep(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(preparing, "load_dataset", lambda *_, **__: photographed_twice())
+    monkeypatch.setattr(preparing, "load_kept", lambda *_, **__: Loaded(photographed_twice()))
     natural = ["clients=2", "partition.scheme=natural", "partition.column=site", "adversary.attack=none"]
     prepared = preparing.prepare(typed(compose_run([*SMALL, *natural])))
     found = overlap_summary(prepared)
@@ -121,7 +122,7 @@ def test_patients_of_a_natural_partition_at_two_hospitals_are_told_with_what_the
 def test_a_patients_own_guarantee_composes_whichever_records_each_hospital_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(preparing, "load_dataset", lambda *_, **__: photographed_twice())
+    monkeypatch.setattr(preparing, "load_kept", lambda *_, **__: Loaded(photographed_twice()))
     natural = ["clients=2", "partition.scheme=natural", "partition.column=site", "adversary.attack=none"]
     prepared = preparing.prepare(typed(compose_run([*SMALL, *natural, "privacy.unit=patient"])))
     found = overlap_summary(prepared)
