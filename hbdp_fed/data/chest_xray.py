@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ KINDS = ("normal", "bacteria", "virus")
 """What an image can show."""
 
 _FOLDERS: Mapping[str, tuple[str, ...]] = {"NORMAL": ("normal",), "PNEUMONIA": ("bacteria", "virus")}
+_SPLITS = ("train", "test")
 _SUFFIXES = {".jpeg", ".jpg", ".png"}
 
 # Of each way in which files are named: what the patient's number counts, and the pattern.
@@ -114,7 +116,7 @@ def load_chest_xray(
     check_integer("data.image_size", image_size, minimum=16)
     bad = BadRecords(on_bad_record)
     folder = root / "chest_xray"
-    official = {split: _list_split(folder / split, bad) for split in ("train", "test")}
+    official = {split: _list_split(folder / split, bad) for split in _SPLITS}
     training = official["train"]
     train, val = split_train_val(
         numbered([xray.patient for xray in training]),
@@ -149,6 +151,22 @@ def load_chest_xray(
     )
 
 
+def chest_xray_files(*, root: Path, **_: Any) -> Iterator[Path]:
+    """The files on which :func:`load_chest_xray` depends.
+
+    Raises:
+        OSError: if a folder is missing.
+    """
+    for split in _SPLITS:
+        for name in _FOLDERS:
+            yield from _images_in(root / "chest_xray" / split / name)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    # Archives that were packed on a Mac have a hidden twin of every file.
+    return [p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")]
+
+
 def _list_split(folder: Path, bad: BadRecords) -> list[_Xray]:
     """The images of an official split in the order of their paths."""
     xrays = [xray for name, kinds in _FOLDERS.items() for xray in _list_folder(folder / name, kinds, bad)]
@@ -160,8 +178,7 @@ def _list_split(folder: Path, bad: BadRecords) -> list[_Xray]:
 def _list_folder(folder: Path, kinds: Sequence[str], bad: BadRecords) -> Iterator[_Xray]:
     if not folder.is_dir():
         raise DataFileError(folder, "there is no such folder; set HBDP_DATA to the folder that holds chest_xray")
-    # Archives that were packed on a Mac have a hidden twin of every file.
-    paths = [p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")]
+    paths = _images_in(folder)
     if not paths:
         raise DataFileError(folder, f"has no image ({', '.join(sorted(_SUFFIXES))})")
     for path in sorted(paths):

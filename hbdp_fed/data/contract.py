@@ -49,20 +49,26 @@ class Records:
 
     def select(self, indices: Tensor) -> Records:
         """The records at ``indices`` (int64), in that order."""
-
-        def rows(values: Any) -> Any:
-            if values is None:
-                return None
-            return values[indices] if isinstance(values, Tensor) else values[indices.numpy()]
-
         return Records(
             images=self.images[indices],
             labels=self.labels[indices],
-            masks=rows(self.masks),
-            groups=rows(self.groups),
-            names=rows(self.names),
-            attributes={name: rows(words) for name, words in self.attributes.items()},
+            masks=_rows(self.masks, indices),
+            **self.whose(indices),
         )
+
+    def whose(self, indices: Tensor) -> dict[str, Any]:
+        """What is known of the records at ``indices`` beside what is trained on, by the names of the fields."""
+        return {
+            "groups": _rows(self.groups, indices),
+            "names": _rows(self.names, indices),
+            "attributes": {name: _rows(words, indices) for name, words in self.attributes.items()},
+        }
+
+
+def _rows(values: Any, indices: Tensor) -> Any:
+    if values is None:
+        return None
+    return values[indices] if isinstance(values, Tensor) else values[indices.numpy()]
 
 
 def concatenate(parts: Sequence[Records]) -> Records:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hbdp_fed.data.checks import check_integer
 from hbdp_fed.data.contract import ImageDataset, Records, as_floats
+from hbdp_fed.data.keeping import Keep, in_memory
 from hbdp_fed.data.layout import lay_out
 from hbdp_fed.data.partition import Partition, PartitionSettings
 from hbdp_fed.data.sites import Scanner, apply_scanner, draw_scanner
@@ -29,6 +33,8 @@ class Hospital:
         indices: int64 (n,), ascending: where they stand in the data set's training split.
         sites: Whose records it trains with, as places in :attr:`FederatedDataset.sites`: as a rule its own alone.
         elsewhere: How many records it holds on its own machine, where none are here; None where they are.
+        shard: The file that ``records`` are mapped from (see :mod:`hbdp_fed.data.shards`); None where they are in
+            memory.
     """
 
     name: str
@@ -36,6 +42,7 @@ class Hospital:
     indices: Tensor
     sites: tuple[int, ...]
     elsewhere: int | None = None
+    shard: Path | None = None
 
     @property
     def size(self) -> int:
@@ -82,6 +89,7 @@ def deal(
     scanner_shift: float = 0.0,
     seed: int,
     min_records: int = 1,
+    keep: Keep = in_memory,
 ) -> FederatedDataset:
     """Deal a data set to hospitals.
 
@@ -95,6 +103,8 @@ def deal(
         scanner_shift: How much the sites' scanners differ, in [0, 1]; at 0 every image stays as it is, bit for bit.
         seed: The run's seed. Proportions, assignment and scanners have streams of their own.
         min_records: The fewest training records (or patients) of a hospital.
+        keep: Where each hospital's records go, and the other splits as scanners show them. One hospital's are made at
+            a time, so that what is kept in files is never in memory as a whole.
 
     Raises:
         SettingError: if ``clients``, the partition's settings or ``scanner_shift`` cannot be used with this data set.
@@ -105,12 +115,12 @@ def deal(
         raise SettingError("data.scanner_shift", "scanners are simulated for images, not for volumes: set it to 0")
     layout = lay_out(dataset, partition, clients=clients, seed=seed, min_records=min_records)
     parts = layout.parts
-    train = _render(dataset.train, parts["train"], scanners, seed, "train")
+    rendering = _Rendering(scanners=tuple(scanners), seed=seed)
     hospitals = tuple(
-        Hospital(name=name, records=train.select(own), indices=own, sites=(site,))
+        _hospital(name, site, dataset.train, own, rendering, keep)
         for site, (name, own) in enumerate(zip(layout.names, parts["train"].indices, strict=True))
     )
-    _LOGGER.info("dealt %d training records to %d hospitals: %s", len(train), clients, parts["train"].sizes)
+    _LOGGER.info("dealt %d training records to %d hospitals: %s", len(dataset.train), clients, parts["train"].sizes)
     return FederatedDataset(
         name=dataset.name,
         task=dataset.task,
@@ -119,20 +129,75 @@ def deal(
         site_sizes=parts["train"].sizes,
         scanners=tuple(scanners),
         hospitals=hospitals,
-        val=_render(dataset.val, parts["val"], scanners, seed, "val"),
+        val=_rendered(dataset.val, parts["val"], rendering, "val", keep),
         val_site=parts["val"].owners(),
-        test=_render(dataset.test, parts["test"], scanners, seed, "test"),
+        test=_rendered(dataset.test, parts["test"], rendering, "test", keep),
         test_site=parts["test"].owners(),
     )
 
 
-def _render(records: Records, part: Partition, scanners: list[Scanner], seed: int, split: str) -> Records:
+@dataclass(frozen=True)
+class _Rendering:
+    """What all sites' scanners make of images.
+
+    Attributes:
+        scanners: One a site.
+        seed: Of the grain's streams.
+    """
+
+    scanners: tuple[Scanner, ...]
+    seed: int
+
+    @property
+    def changes(self) -> bool:
+        """Whether any image is changed. If one is, all become float32."""
+        return any(scanner != Scanner() for scanner in self.scanners)
+
+    def seen(self, images: Tensor, site: int, split: str) -> Tensor:
+        """Images of one split of a site as its scanner shows them."""
+        if not self.changes:
+            return images
+        if len(images) == 0:
+            return as_floats(images)
+        return apply_scanner(as_floats(images), self.scanners[site], generator(self.seed, "scanner", site, split))
+
+    def facts(self) -> dict[str, Any]:
+        """What rendered images follow from, as plain JSON values."""
+        if not self.changes:
+            return {"scanners": None}
+        return {"scanners": [asdict(scanner) for scanner in self.scanners], "seed": self.seed}
+
+
+def _hospital(name: str, site: int, records: Records, own: Tensor, rendering: _Rendering, keep: Keep) -> Hospital:
+    """A site with its records as its own scanner shows them."""
+
+    def make() -> Records:
+        mine = records.select(own)
+        return replace(mine, images=rendering.seen(mine.images, site, "train"))
+
+    facts = rendering.facts()
+    if rendering.changes:
+        facts |= {"scanners": facts["scanners"][site], "site": site}
+    kept = keep({"split": "train", "records": [_digest(own)], **facts}, make)
+    whole = replace(kept.records, **records.whose(own))
+    return Hospital(name=name, records=whole, indices=own, sites=(site,), shard=kept.file)
+
+
+def _rendered(records: Records, part: Partition, rendering: _Rendering, split: str, keep: Keep) -> Records:
     """The split in its own order, each record as its site's scanner shows it."""
-    if all(scanner == Scanner() for scanner in scanners):
+    if not rendering.changes:
         return records
-    images = torch.empty(records.images.shape)
-    for site, (own, scanner) in enumerate(zip(part.indices, scanners, strict=True)):
-        if len(own):
-            seen = apply_scanner(as_floats(records.images[own]), scanner, generator(seed, "scanner", site, split))
-            images[own] = seen
-    return replace(records, images=images)
+
+    def make() -> Records:
+        images = torch.empty(records.images.shape)
+        for site, own in enumerate(part.indices):
+            images[own] = rendering.seen(records.images[own], site, split)
+        return replace(records, images=images)
+
+    digests = [_digest(own) for own in part.indices]
+    kept = keep({"split": split, "records": digests, **rendering.facts()}, make)
+    return replace(records, images=kept.records.images)
+
+
+def _digest(indices: Tensor) -> str:
+    return hashlib.sha256(indices.numpy().tobytes()).hexdigest()

@@ -7,9 +7,10 @@ lesions", Scientific Data 5, 180161 (2018). The outlines are from Tschandl et al
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ _IDENTITIES = ("lesion_id", "image_id")
 _PHOTOGRAPHS = "HAM10000_images*"
 _OUTLINES = ("masks*", "*segmentation*")
 _OUTLINE_ENDING = "_segmentation"
+_SUFFIXES = {".jpg", ".jpeg", ".png"}
 _AGE_BANDS = ((40, "0 to 39"), (60, "40 to 59"), (np.inf, "60 and above"))
 _MIDDLE_GREY = 127
 
@@ -164,6 +166,20 @@ def load_ham10000(
     )
 
 
+def ham10000_files(*, root: Path, task: str = "binary", **_: Any) -> Iterator[Path]:
+    """The files on which :func:`load_ham10000` depends.
+
+    Raises:
+        SettingError: if there is no such task.
+        OSError: if a folder cannot be looked into.
+    """
+    if task not in HAM10000_TASKS:
+        raise unknown_choice("data.task", task, HAM10000_TASKS)
+    outlines = _OUTLINES if HAM10000_TASKS[task].labels is None else ()
+    yield root / "ham10000" / TABLE
+    yield from _pictures(root / "ham10000", (_PHOTOGRAPHS, *outlines))
+
+
 def _read_table(path: Path, bad: BadRecords) -> list[Row]:
     """The table's rows in the order of the photographs' names."""
     try:
@@ -202,14 +218,14 @@ def _problem(row: Mapping[str, str | None], known: Collection[str]) -> str | Non
 
 def _index(folder: Path, patterns: Sequence[str], ending: str) -> dict[str, Path]:
     """The files of all folders that fit a pattern, by the photograph's name; the archives come in several parts."""
-    return {
-        file.stem.removesuffix(ending): file
-        for pattern in patterns
-        for part in sorted(folder.glob(pattern))
-        if part.is_dir()
-        for file in sorted(part.iterdir())
-        if file.suffix.lower() in {".jpg", ".jpeg", ".png"}
-    }
+    return {file.stem.removesuffix(ending): file for file in _pictures(folder, patterns)}
+
+
+def _pictures(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    for pattern in patterns:
+        for part in sorted(folder.glob(pattern)):
+            if part.is_dir():
+                yield from (file for file in sorted(part.iterdir()) if file.suffix.lower() in _SUFFIXES)
 
 
 def _attributes(rows: Sequence[Row]) -> dict[str, Words]:

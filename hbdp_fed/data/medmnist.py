@@ -157,16 +157,11 @@ def load_medmnist(name: str, *, root: Path, size: int = 28, on_bad_record: str =
         DataFileError: if the file is missing, unreadable or does not have MedMNIST's layout, or a record is bad under
             ``error``.
     """
-    if name not in MEDMNIST_SETS:
-        raise unknown_choice("data.set", name, MEDMNIST_SETS)
+    [path] = medmnist_files(name, root=root, size=size)
     layout = MEDMNIST_SETS[name]
-    sizes = SIZES[layout.dimensions]
-    if size not in sizes:
-        raise SettingError("data.size", f"{name} is published at {', '.join(map(str, sizes))} pixels, got {size!r}")
     bad = BadRecords(on_bad_record)
     if not root.is_dir():
         raise DataFileError(root, "there is no such folder; set HBDP_DATA to the folder that holds the data sets")
-    path = root / "medmnist" / (f"{name}.npz" if size == sizes[0] else f"{name}_{size}.npz")
     if not path.is_file():
         raise DataFileError(path, f"there is no such file; {_ADVICE} and put it there")
     arrays = _read_arrays(path)
@@ -185,6 +180,25 @@ def load_medmnist(name: str, *, root: Path, size: int = 28, on_bad_record: str =
         preparation=Preparation(kind="array", words="pixels of 8 bits, of the set's own size, are divided by 255"),
         licence=layout.licence,
     )
+
+
+def any_medmnist_files(*, root: Path, set: str = "pneumoniamnist", size: int = 28, **_: Any) -> list[Path]:
+    """The file on which :func:`load_any_medmnist` depends."""
+    return medmnist_files(set, root=root, size=size)
+
+
+def medmnist_files(name: str, *, root: Path, size: int = 28, **_: Any) -> list[Path]:
+    """The file on which :func:`load_medmnist` depends.
+
+    Raises:
+        SettingError: if no such set is known, or it is not published at that size.
+    """
+    if name not in MEDMNIST_SETS:
+        raise unknown_choice("data.set", name, MEDMNIST_SETS)
+    sizes = SIZES[MEDMNIST_SETS[name].dimensions]
+    if size not in sizes:
+        raise SettingError("data.size", f"{name} is published at {', '.join(map(str, sizes))} pixels, got {size!r}")
+    return [root / "medmnist" / (f"{name}.npz" if size == sizes[0] else f"{name}_{size}.npz")]
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ FITS = ("crop", "scale")
 """How a volume comes to the common size: padded or cropped around its centre, or scaled as a whole."""
 
 _LIST = "dataset.json"
+_FOLDERS = ("imagesTr", "labelsTr")
 _SUFFIXES = (".nii.gz", ".nii")
 
 _MOST_VOXELS = 2**28
@@ -170,6 +172,25 @@ def load_msd(
     )
 
 
+def msd_files(*, root: Path, task: str = "Task04_Hippocampus", **_: Any) -> Iterator[Path]:
+    """The files on which :func:`load_msd` depends: also those that its list leaves out, which it looks for.
+
+    Raises:
+        DataFileError: if ``dataset.json`` is missing or not the Decathlon's.
+    """
+    layout = _read_layout(root / "msd", task)
+    yield layout.folder / _LIST
+    for pair in layout.pairs:
+        yield from pair
+    for folder in _FOLDERS:
+        yield from _volumes_in(layout.folder / folder)
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    # The archives of the Decathlon hold a hidden twin of every file.
+    return [p for p in sorted(folder.glob("*")) if p.name.endswith(_SUFFIXES) and not p.name.startswith(".")]
+
+
 def _preparation(
     layout: _Layout,
     *,
@@ -260,13 +281,8 @@ def _complete_pairs(layout: _Layout, bad: BadRecords) -> Iterator[int]:
         seen.add(image)
     listed = {(path.parent.name, path.name) for pair in layout.pairs for path in pair}
     alone = {
-        folder: {
-            path.name: path
-            for path in sorted((layout.folder / folder).glob("*"))
-            # The archives of the Decathlon hold a hidden twin of every file.
-            if path.name.endswith(_SUFFIXES) and not path.name.startswith(".") and (folder, path.name) not in listed
-        }
-        for folder in ("imagesTr", "labelsTr")
+        folder: {path.name: path for path in _volumes_in(layout.folder / folder) if (folder, path.name) not in listed}
+        for folder in _FOLDERS
     }
     for name, path in alone["imagesTr"].items():
         problem = "is left out" if name in alone["labelsTr"] else "is a volume without label: it is not listed"

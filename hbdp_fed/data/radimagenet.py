@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,14 @@ class _Row:
         folders = [part for part in PurePosixPath(self.filename).parts[:-1] if part != _TOP_FOLDER]
         modality, anatomy = (*folders, "unknown", "unknown")[:2]
         return modality, anatomy
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The lines of each split that are read, and the classes of all lines in alphabetical order."""
+
+    rows: Mapping[str, Sequence[_Row]]
+    class_names: tuple[str, ...]
 
 
 def load_radimagenet(
@@ -91,28 +100,22 @@ def load_radimagenet(
         DataFileError: if a table is missing, empty or without a column, or a record is bad under ``error``.
     """
     check_integer("data.image_size", image_size, minimum=16)
-    check_integer("data.max_records", max_records, minimum=0)
-    check_integer("data.subset_seed", subset_seed, minimum=0)
     bad = BadRecords(on_bad_record)
     folder = root / "radimagenet"
     names = {"train": train_csv, "val": val_csv, "test": test_csv}
-    tables = {split: _read_table(folder / name, bad) for split, name in names.items()}
-    class_names = tuple(sorted({row.label for rows in tables.values() for row in rows}))
-    if len(class_names) != NUM_CLASSES:
+    tables = _read_tables(folder, names, max_records=max_records, subset_seed=subset_seed, bad=bad)
+    if len(tables.class_names) != NUM_CLASSES:
         _LOGGER.warning(
-            "RadImageNet has %d classes, but the tables in %s name %d", NUM_CLASSES, folder, len(class_names)
+            "RadImageNet has %d classes, but the tables in %s name %d", NUM_CLASSES, folder, len(tables.class_names)
         )
-    class_of = {name: number for number, name in enumerate(class_names)}
-    splits = {}
-    for split, rows in tables.items():
-        if max_records:
-            labels = torch.tensor([class_of[row.label] for row in rows])
-            rows = [rows[number] for number in stratified_subset(labels, max_records, seed=subset_seed).tolist()]
-        splits[split] = _read(folder, names[split], rows, class_of, image_size, bad)
+    class_of = {name: number for number, name in enumerate(tables.class_names)}
+    splits = {
+        split: _read(folder, names[split], rows, class_of, image_size, bad) for split, rows in tables.rows.items()
+    }
     return ImageDataset(
         name="radimagenet",
         task="multiclass",
-        class_names=class_names,
+        class_names=tables.class_names,
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
@@ -120,6 +123,49 @@ def load_radimagenet(
         skipped=tuple(bad.skipped),
         preparation=photograph_preparation("L", image_size),
     )
+
+
+def radimagenet_files(
+    *,
+    root: Path,
+    max_records: int = 0,
+    subset_seed: int = 0,
+    train_csv: str = "RadiologyAI_train.csv",
+    val_csv: str = "RadiologyAI_val.csv",
+    test_csv: str = "RadiologyAI_test.csv",
+    on_bad_record: str = "error",
+    **_: Any,
+) -> Iterator[Path]:
+    """The files on which :func:`load_radimagenet` depends: the tables, and the images that it takes of them.
+
+    Raises:
+        SettingError: if an option cannot be used.
+        DataFileError: if a table is missing or broken, or a line is bad under ``error``.
+    """
+    folder = root / "radimagenet"
+    names = {"train": train_csv, "val": val_csv, "test": test_csv}
+    yield from (folder / name for name in names.values())
+    tables = _read_tables(
+        folder, names, max_records=max_records, subset_seed=subset_seed, bad=BadRecords(on_bad_record)
+    )
+    yield from (folder / row.filename for rows in tables.rows.values() for row in rows)
+
+
+def _read_tables(
+    folder: Path, names: Mapping[str, str], *, max_records: int, subset_seed: int, bad: BadRecords
+) -> _Tables:
+    check_integer("data.max_records", max_records, minimum=0)
+    check_integer("data.subset_seed", subset_seed, minimum=0)
+    tables = {split: _read_table(folder / name, bad) for split, name in names.items()}
+    class_names = tuple(sorted({row.label for rows in tables.values() for row in rows}))
+    if not max_records:
+        return _Tables(tables, class_names)
+    class_of = {name: number for number, name in enumerate(class_names)}
+    chosen = {}
+    for split, rows in tables.items():
+        labels = torch.tensor([class_of[row.label] for row in rows])
+        chosen[split] = [rows[number] for number in stratified_subset(labels, max_records, seed=subset_seed).tolist()]
+    return _Tables(chosen, class_names)
 
 
 def _read_table(path: Path, bad: BadRecords) -> list[_Row]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hbdp_fed.data.chest_xray import load_chest_xray
+from hbdp_fed.data.chest_xray import chest_xray_files, load_chest_xray
 from hbdp_fed.data.contract import ImageDataset
-from hbdp_fed.data.ham10000 import load_ham10000
-from hbdp_fed.data.medmnist import load_any_medmnist, load_medmnist
-from hbdp_fed.data.msd import load_msd
+from hbdp_fed.data.ham10000 import ham10000_files, load_ham10000
+from hbdp_fed.data.medmnist import any_medmnist_files, load_any_medmnist, load_medmnist, medmnist_files
+from hbdp_fed.data.msd import load_msd, msd_files
 from hbdp_fed.data.phantom import load_phantom
-from hbdp_fed.data.radimagenet import load_radimagenet
+from hbdp_fed.data.radimagenet import load_radimagenet, radimagenet_files
 from hbdp_fed.errors import SettingError, unknown_choice
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -29,30 +29,58 @@ class DatasetEntry:
     Attributes:
         load: Takes the set's options as keywords, and the keyword ``root`` if it reads files.
         needs_files: Whether it does.
+        files: Takes the same keywords and gives all files on which the result depends, also those that should be there
+            and are not: two calls of ``load`` with the same options that see the same files under the same names give
+            the same bits. So prepared records can be kept (see :mod:`hbdp_fed.data.cache`); None if they cannot be.
     """
 
     load: Callable[..., ImageDataset]
     needs_files: bool
+    files: Callable[..., Iterable[Path]] | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
         """The names of the options that a user may set."""
+        return tuple(self.defaults)
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The options with the values that they have where nobody sets them."""
         parameters = inspect.signature(self.load).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "root")
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "root"}
 
 
 DATASETS: Mapping[str, DatasetEntry] = {
     "phantom": DatasetEntry(load_phantom, needs_files=False),
-    "medmnist": DatasetEntry(load_any_medmnist, needs_files=True),
+    "medmnist": DatasetEntry(load_any_medmnist, needs_files=True, files=any_medmnist_files),
     # Two sets have a recipe of their own, and so a name.
     **{
-        name: DatasetEntry(partial(load_medmnist, name), needs_files=True) for name in ("breastmnist", "pneumoniamnist")
+        name: DatasetEntry(partial(load_medmnist, name), needs_files=True, files=partial(medmnist_files, name))
+        for name in ("breastmnist", "pneumoniamnist")
     },
-    "ham10000": DatasetEntry(load_ham10000, needs_files=True),
-    "msd": DatasetEntry(load_msd, needs_files=True),
-    "chest_xray": DatasetEntry(load_chest_xray, needs_files=True),
-    "radimagenet": DatasetEntry(load_radimagenet, needs_files=True),
+    "ham10000": DatasetEntry(load_ham10000, needs_files=True, files=ham10000_files),
+    "msd": DatasetEntry(load_msd, needs_files=True, files=msd_files),
+    "chest_xray": DatasetEntry(load_chest_xray, needs_files=True, files=chest_xray_files),
+    "radimagenet": DatasetEntry(load_radimagenet, needs_files=True, files=radimagenet_files),
 }
+
+
+def entry_for(name: str, *, root: Path | None, options: Mapping[str, Any]) -> DatasetEntry:
+    """The data set's entry, if it can be loaded with these arguments.
+
+    Raises:
+        SettingError: if the name or an option is unknown, or ``root`` is needed and None.
+    """
+    if name not in DATASETS:
+        raise unknown_choice("data", name, DATASETS)
+    entry = DATASETS[name]
+    for option in options:
+        if option not in entry.options:
+            known = ", ".join(entry.options) or "none"
+            raise SettingError(f"data.{option}", f"the data set '{name}' has no such option; it has: {known}")
+    if entry.needs_files and root is None:
+        raise SettingError("data", f"'{name}' is read from files: set HBDP_DATA to the folder that holds the data sets")
+    return entry
 
 
 def load_dataset(name: str, *, root: Path | None = None, options: Mapping[str, Any] = NO_OPTIONS) -> ImageDataset:
@@ -70,15 +98,5 @@ def load_dataset(name: str, *, root: Path | None = None, options: Mapping[str, A
         SettingError: if the name or an option is unknown, a value cannot be used, or ``root`` is needed and None.
         DataFileError: if a file is missing or broken.
     """
-    if name not in DATASETS:
-        raise unknown_choice("data", name, DATASETS)
-    entry = DATASETS[name]
-    for option in options:
-        if option not in entry.options:
-            known = ", ".join(entry.options) or "none"
-            raise SettingError(f"data.{option}", f"the data set '{name}' has no such option; it has: {known}")
-    if not entry.needs_files:
-        return entry.load(**options)
-    if root is None:
-        raise SettingError("data", f"'{name}' is read from files: set HBDP_DATA to the folder that holds the data sets")
-    return entry.load(root=root, **options)
+    entry = entry_for(name, root=root, options=options)
+    return entry.load(root=root, **options) if entry.needs_files else entry.load(**options)

@@ -6,6 +6,7 @@ opening one takes no longer for a large hospital than for a small one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -28,14 +29,18 @@ def write_shard(path: Path, records: Records) -> None:
     Raises:
         DataFileError: if the file cannot be written.
     """
-    tensors = {"images": records.images, "labels": records.labels}
-    if records.masks is not None:
-        tensors["masks"] = records.masks
+    tensors = shard_tensors(records)
     try:
         with whole(path, shared=True) as unfinished:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
     except (OSError, SafetensorError) as error:
         raise DataFileError(path, f"cannot be written ({error})") from error
+
+
+def shard_tensors(records: Records) -> dict[str, Tensor]:
+    """What a shard holds of records, by name."""
+    tensors = {"images": records.images, "labels": records.labels}
+    return tensors if records.masks is None else {**tensors, "masks": records.masks}
 
 
 def read_shard(path: Path) -> Records:
@@ -53,12 +58,21 @@ def read_shard(path: Path) -> Records:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataFileError(path, f"cannot be read ({error}); {_ADVICE}") from error
+    return shard_of(path, tensors)
+
+
+def shard_of(path: Path, tensors: Mapping[str, Tensor]) -> Records:
+    """The records that these tensors of a file are.
+
+    Raises:
+        DataFileError: if they are no shard's.
+    """
     if problem := _problem(tensors):
         raise DataFileError(path, f"is not a shard: {problem}; {_ADVICE}")
     return Records(images=tensors["images"], labels=tensors["labels"], masks=tensors.get("masks"))
 
 
-def _problem(tensors: dict[str, Tensor]) -> str | None:
+def _problem(tensors: Mapping[str, Tensor]) -> str | None:
     """What is wrong with a shard's tensors; None if nothing is."""
     if not {"images", "labels"} <= tensors.keys() <= {"images", "labels", "masks"}:
         return f"it holds {', '.join(sorted(tensors)) or 'nothing'}"
