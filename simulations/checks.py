@@ -19,6 +19,7 @@ from hbdp_fed.models import MODELS
 from hbdp_fed.privacy import ACCOUNTANTS
 from hbdp_fed.training import AUGMENTATIONS, CORRECTIONS, NO_CORRECTION, PRECISIONS, SCHEDULES, resolve_device
 from simulations.adversary_plan import check_adversary
+from simulations.data_cache import cache_of
 from simulations.limits import check_limits
 from simulations.schema import FederationConfig, RunConfig, TrainingConfig
 from simulations.secure import check_secure
@@ -48,6 +49,7 @@ def check(config: RunConfig) -> None:
     _at_least("smallest_count", config.smallest_count, 1)
     _known("privacy.accountant", config.privacy.accountant, ACCOUNTANTS)
     _known("model", config.model.name, MODELS)
+    cache_of(config.data)
     _check_training(config.training)
     _check_correction(config)
     _known("federation.weighting", config.federation.weighting, WEIGHTINGS)

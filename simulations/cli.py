@@ -68,6 +68,12 @@ def _runs(arguments: Sequence[str]) -> int:
     return runs(arguments)
 
 
+def _cache(arguments: Sequence[str]) -> int:
+    from simulations.cache import main as cache
+
+    return cache(arguments)
+
+
 COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "run": ("train a federation under a budget and attack it", _run),
     "sweep": ("which budget: runs over budgets and seeds, and what they come to together", _sweep),
@@ -75,6 +81,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "budget": ("what each budget costs and what it prevents, before any training", _budget),
     "plan": ("what a consortium can expect of each budget, and which one a sweep recommends", _plan),
     "runs": ("which runs there are, how far they came and what came of them", _runs),
+    "cache": ("the prepared records that runs keep, their sizes, and how to delete them", _cache),
     "predict": ("what a run's released model says of images that you have", _predict),
     "compare": ("two runs or sweeps side by side: what was set differently and what came of it", _compare),
     "ledger": ("whether an old run's privacy ledger is what the run wrote", _ledger),

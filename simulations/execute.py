@@ -189,8 +189,8 @@ def execute(
 ) -> tuple[Chosen, Course]:
     """Train the federation to the end and, if there is a campaign, let its probes travel.
 
-    Where the folder holds the standing of a run that was interrupted, that run goes on. The hospitals' records lie in a
-    temporary folder meanwhile, each hospital opening only its own file.
+    Where the folder holds the standing of a run that was interrupted, that run goes on. The hospitals' records lie in
+    the cache or, without one, in a temporary folder meanwhile, each hospital opening only its own file.
 
     Args:
         prepared: The run.
@@ -280,15 +280,18 @@ def _begun(
 
 
 def _placed(prepared: Prepared, sites: Path | None) -> list[Site]:
-    """The hospitals, with their records in files under ``sites``; None leaves them where real hospitals keep them."""
+    """The hospitals, with their records in files: the cache's, or new ones under ``sites``.
+
+    Where that is None, they are left where real hospitals keep them.
+    """
     placed = []
     for plan, hospital, profile in zip(prepared.plans, prepared.federated.hospitals, prepared.profiles, strict=True):
-        shard = ""
-        if sites is not None:
+        file = hospital.shard
+        if sites is not None and file is None:
             file = sites / plan.name / "records.safetensors"
             file.parent.mkdir()
             write_shard(file, hospital.records)
-            shard = str(file)
+        shard = "" if sites is None else str(file)
         placed.append(Site(plan=plan, shard=shard, profile=profile))
     return placed
 
@@ -298,7 +301,8 @@ def app_settings(prepared: Prepared, sites: Path | None) -> AppSettings:
 
     Args:
         prepared: The run.
-        sites: A folder to write the hospitals' records into; None if real hospitals hold their own.
+        sites: A folder to write the hospitals' records into where no cache holds them; None if real hospitals hold
+            their own.
     """
     config, hyper = prepared.config, prepared.hyper
     return AppSettings(

@@ -1,4 +1,4 @@
-"""From a checked configuration to everything a run needs. Nothing is trained and nothing is written here."""
+"""From a checked configuration to everything a run needs. Nothing is trained, and nothing written but the cache."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hbdp_fed.data import (
     PartitionSettings,
     deal,
     held_elsewhere,
-    load_dataset,
     pooled,
     restricted,
 )
+from hbdp_fed.data.cache import Loaded, load_kept
 from hbdp_fed.dpsgd import noise_to_resolution
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.aggregation import mean_shares
@@ -43,6 +43,7 @@ from simulations.adversary_plan import (
     observed_rounds,
     plan_attacks,
 )
+from simulations.data_cache import cache_of
 from simulations.limits import check_training
 from simulations.model_setup import architecture_for, check_model, first_weights, own_settings
 from simulations.recipes import Hyperparameters
@@ -132,10 +133,16 @@ def prepare(config: RunConfig) -> Prepared:
     torch.set_num_threads(config.engine.threads_per_client)
     hyper = recipes.choose(config.training, config.data.recipes, config.eps)
     device = resolve_device(config.device)
-    dataset = load_dataset(config.data.name, root=checks.data_root(), options=own_settings(config.data, DataConfig))
+    loaded = load_kept(
+        cache_of(config.data),
+        config.data.name,
+        root=checks.data_root(),
+        options=own_settings(config.data, DataConfig),
+    )
+    dataset = loaded.dataset
     task = task_called(dataset.task)
     _check_subgroups(config.data.subgroups, dataset)
-    federated = _members(_dealt(dataset, config), config.federation)
+    federated = _members(_dealt(loaded, config), config.federation)
     if config.training.epochs is not None:
         hyper = replace(hyper, rounds=recipes.rounds_for(config.training.epochs, hyper, federated.site_sizes))
     check_training(hyper)
@@ -201,20 +208,21 @@ def prepare(config: RunConfig) -> Prepared:
     return replace(prepared, observed=observed_by(prepared))
 
 
-def _dealt(dataset: ImageDataset, config: RunConfig) -> FederatedDataset:
+def _dealt(loaded: Loaded, config: RunConfig) -> FederatedDataset:
     """Who holds what: as the data set is dealt, or as real hospitals have said.
 
     Raises:
         SettingError: as :func:`hbdp_fed.data.deal`.
     """
     if config.federation.elsewhere:
-        return held_elsewhere(dataset, config.federation.elsewhere)
+        return held_elsewhere(loaded.dataset, config.federation.elsewhere)
     return deal(
-        dataset,
+        loaded.dataset,
         clients=config.clients,
         partition=PartitionSettings(**vars(config.partition)),
         scanner_shift=config.data.scanner_shift,
         seed=config.seed,
+        keep=loaded.keep,
     )
 
 

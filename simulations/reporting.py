@@ -34,7 +34,8 @@ def shared_settings(config: RunConfig) -> dict[str, Any]:
     settings = {name: value for name, value in asdict(config).items() if name not in _LOCAL}
     weights = config.model.weights
     settings["model"] = {**settings["model"], "weights": None if weights is None else Path(weights).name}
-    del settings["data"]["recipes"], settings["engine"]["root_certificates"], settings["engine"]["federations"]
+    del settings["data"]["recipes"], settings["data"]["cache"]
+    del settings["engine"]["root_certificates"], settings["engine"]["federations"]
     return settings
 
 

@@ -28,6 +28,7 @@ class DataConfig:
     """What every data set has. A data set's own options are the further fields of its class below."""
 
     name: str = MISSING
+    cache: str = "auto"
     scanner_shift: float = 0.0
     subgroups: list[str] = field(default_factory=list)
     recipes: list[Recipe] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read when Flower, Ray and matplotlib are first imported, so set before any test module is.
@@ -27,6 +28,16 @@ def _one_torch_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs of tests keep no prepared records beside the runs of whoever tests."""
+    from simulations import data_cache
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(data_cache, "AUTO_FOLDER", tmp_path_factory.mktemp("cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from simulations.recipes import Hyperparameters
 from simulations.schema import RunConfig
 from simulations.tracking.contract import Setting
 
-_NOT_SETTINGS = {"run_dir", "resume", "tracking", "data.recipes"}
+_NOT_SETTINGS = {"run_dir", "resume", "tracking", "data.cache", "data.recipes"}
 _NOT_METRICS = {"records", "groups", "round"}
 
 

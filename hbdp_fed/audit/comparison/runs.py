@@ -14,8 +14,8 @@ from hbdp_fed.audit.comparison.attacks import AttackPair, attack_pairs
 from hbdp_fed.audit.comparison.judged import Judgement, Utility, compare_utility, obstacle, utility_apart
 from hbdp_fed.audit.comparison.sides import Sided, differing, flat, sided
 
-_PLACES = ("run_dir", "resume", "data.recipes")
-"""Settings that say where a run is, or what would have been taken for another budget."""
+_PLACES = ("run_dir", "resume", "data.cache", "data.recipes")
+"""Settings that say where a run and its records are, or what would have been taken for another budget."""
 
 _PRIVACY = (
     "num_records", "noise_multiplier", "eps_rdp", "eps_tight", "worst_case_bound", "relaxed_bound",

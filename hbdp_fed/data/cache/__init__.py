@@ -6,6 +6,7 @@ dealt into.
 """
 
 from hbdp_fed.data.cache.folder import DataCache
+from hbdp_fed.data.cache.listing import Entry, entries_in, forget_contents, remove
 from hbdp_fed.data.cache.loading import Loaded, load_kept
 
-__all__ = ["DataCache", "Loaded", "load_kept"]
+__all__ = ["DataCache", "Entry", "Loaded", "entries_in", "forget_contents", "load_kept", "remove"]

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from hbdp_fed.strict_json import dumps, loads
@@ -31,19 +30,17 @@ Stamp = tuple[int, int, int, int]
 """A file's size in bytes, the times of its last change and of its inode's in ns, and its inode."""
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A file's hash, and its stamp when it was read."""
-
-    stamp: Stamp
-    sha256: str
+_Seen = tuple[Stamp, str]
+"""A file's stamp when it was read, and its hash."""
 
 
-def contents(files: Sequence[Path], index: Path) -> dict[Path, str]:
-    """The SHA-256 of each file in hexadecimal digits, or :data:`ABSENT`.
+def contents(files: Sequence[str], index: Path) -> dict[str, str]:
+    """The SHA-256 of each file in hexadecimal digits, or :data:`ABSENT`, by its path.
+
+    Paths are texts here: there may be a million of them.
 
     Args:
-        files: Which.
+        files: Absolute paths.
         index: Where hashes are remembered, a file in a folder that is there; it is written if there is any news.
 
     Raises:
@@ -51,45 +48,43 @@ def contents(files: Sequence[Path], index: Path) -> dict[Path, str]:
     """
     known = _read_index(index)
     stamps = {file: _stamp(file) for file in files}
-    unread = [
-        file
-        for file, stamp in stamps.items()
-        if stamp is not None and (str(file) not in known or known[str(file)].stamp != stamp)
-    ]
+    found = {file: known[file][1] if stamp else ABSENT for file, stamp in stamps.items() if _same(stamp, known, file)}
+    unread = [file for file in files if file not in found]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # hashing is outside of Python's lock
         read = dict(zip(unread, pool.map(_sha256, unread), strict=True))
-    found = {
-        file: ABSENT if stamp is None else read[file] if file in read else known[str(file)].sha256
-        for file, stamp in stamps.items()
-    }
-    now = time.time_ns()
+    settled = time.time_ns() - SETTLED_NS
     news = {
-        str(file): _Seen(stamp, sha256)
+        file: (stamp, sha256)
         for file, sha256 in read.items()
-        if (stamp := stamps[file]) is not None and max(stamp[1:3]) < now - SETTLED_NS
+        if (stamp := stamps[file]) is not None and max(stamp[1:3]) < settled
     }
     if news:
-        _write_index(index, {**known, **news})
-    return found
+        _write_index(index, known | news)
+    return {file: found[file] if file in found else read[file] for file in files}
 
 
-def _stamp(file: Path) -> Stamp | None:
+def _same(stamp: Stamp | None, known: Mapping[str, _Seen], file: str) -> bool:
+    """Whether a file need not be read: it is not there, or is as it was."""
+    return stamp is None or (file in known and known[file][0] == stamp)
+
+
+def _stamp(file: str) -> Stamp | None:
     try:
-        found = file.stat()
+        found = os.stat(file)  # noqa: PTH116 - a Path takes several times as long
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
+def _sha256(file: str) -> str:
+    with Path(file).open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _read_index(index: Path) -> dict[str, _Seen]:
     try:
         rows = loads(index.read_bytes())["files"]
-        return {str(name): _Seen((int(a), int(b), int(c), int(d)), str(sha)) for name, a, b, c, d, sha in rows}
+        return {name: ((size, changed, moved, inode), sha256) for name, size, changed, moved, inode, sha256 in rows}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -98,7 +93,7 @@ def _read_index(index: Path) -> dict[str, _Seen]:
 
 
 def _write_index(index: Path, seen: Mapping[str, _Seen]) -> None:
-    rows = [[name, *entry.stamp, entry.sha256] for name, entry in seen.items()]
+    rows = [[name, *stamp, sha256] for name, (stamp, sha256) in seen.items()]
     try:
         with whole(index, shared=True) as unfinished:
             unfinished.write_text(dumps({"files": rows}), encoding="utf-8")

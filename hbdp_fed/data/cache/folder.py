@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from hbdp_fed.data.cache.keys import key_of
+from hbdp_fed.data.cache.keys import code_version, key_of
 from hbdp_fed.data.cache.sealed import read_sealed, write_sealed
 from hbdp_fed.data.cache.stored import dataset_of, facts_of, tensors_of
 from hbdp_fed.data.contract import ImageDataset, Records
@@ -32,7 +32,7 @@ from hbdp_fed.errors import DataFileError
 _LOGGER = logging.getLogger(__name__)
 
 DATASET_FILE = "dataset.safetensors"
-_SUFFIX = ".safetensors"
+SUFFIX = ".safetensors"
 CONTENTS = "contents"
 _ONLY_OWNER = 0o700
 
@@ -87,7 +87,7 @@ class DataCache:
         Returns:
             The same, mapped from the file; or as it was given, if it cannot be written.
         """
-        about = {"key": key, "made_of": made_of, "facts": facts_of(dataset, root=root)}
+        about = {"key": key, "code": code_version(), "made_of": made_of, "facts": facts_of(dataset, root=root)}
         if not _written(self.path / key / DATASET_FILE, tensors_of(dataset), about):
             return dataset
         found = self.find(key, root=root)
@@ -98,7 +98,7 @@ class DataCache:
 
         def keep(facts: Mapping[str, Any], make: Callable[[], Records]) -> Kept:
             key = key_of(dataset=dataset_key, shard=facts)
-            file = self.path / dataset_key / f"{key}{_SUFFIX}"
+            file = self.path / dataset_key / f"{key}{SUFFIX}"
             found = _read(file, key, lambda tensors, _: shard_of(file, tensors))
             if found is None:
                 records = make()

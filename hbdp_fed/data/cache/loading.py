@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +72,13 @@ def _key(
     """The data set's key; None where a file cannot be read, of which the loader has more to say."""
     assert entry.files is not None
     try:
-        files = sorted(set(entry.files(root=root, **options)))
+        files = sorted({str(file) for file in entry.files(root=root, **options)})
         found = contents(files, cache.index(made_of["name"], root))
     except OSError as error:
         _LOGGER.info("records of %s are not kept: %s", made_of["name"], error)
         return None
-    return key_of(**made_of, files=[[_below(root, file), sha256] for file, sha256 in found.items()])
-
-
-def _below(root: Path, file: Path) -> str:
-    """How a file is named wherever the folder lies."""
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+    digest = hashlib.sha256()
+    for file, sha256 in found.items():
+        # By its place below the root, wherever that lies.
+        digest.update(os.fsencode(f"{file.removeprefix(f'{root}{os.sep}')}\0{sha256}\n"))
+    return key_of(**made_of, files=digest.hexdigest())

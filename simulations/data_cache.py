@@ -1,0 +1,32 @@
+"""Where a run keeps prepared records, by the setting ``data.cache``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hbdp_fed.data import DATASETS
+from hbdp_fed.data.cache import DataCache
+from hbdp_fed.errors import SettingError
+from simulations.schema import DataConfig
+from simulations.typed_path import typed_path
+
+KEY = "data.cache"
+AUTO, NONE = "auto", "none"
+
+AUTO_FOLDER = Path("runs/cache")
+"""Where ``auto`` keeps them: beside the folders of runs."""
+
+
+def cache_of(data: DataConfig) -> DataCache | None:
+    """Where the records of this data set are kept; None if they are not.
+
+    Raises:
+        SettingError: if the setting names what cannot be a folder.
+    """
+    if data.cache == NONE:
+        return None
+    path = AUTO_FOLDER if data.cache == AUTO else typed_path(KEY, data.cache)
+    if path.exists() and not path.is_dir():
+        raise SettingError(KEY, f"{path} is no folder; give one, {AUTO} ({AUTO_FOLDER}) or {NONE}")
+    entry = DATASETS.get(data.name)
+    return None if entry is None or entry.files is None else DataCache(path.resolve())
