@@ -60,7 +60,7 @@ class DataCache:
         """
         folder = self.path / CONTENTS
         make_private(folder)
-        return folder / f"{name}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+        return folder / f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
 
     def find(self, key: str, *, root: Path) -> ImageDataset | None:
         """The data set with this key, mapped; None if there is none, or none that can be used."""

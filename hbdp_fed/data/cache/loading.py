@@ -52,7 +52,6 @@ def load_kept(
     entry = entry_for(name, root=root, options=options)
     if cache is None or root is None or entry.files is None:
         return Loaded(load_dataset(name, root=root, options=options))
-    root = root.resolve()
     made_of = {"name": name, "options": {**entry.defaults, **options}}
     key = _key(cache, entry, root, options, made_of)
     if key is not None and (found := cache.find(key, root=root)) is not None:
@@ -73,7 +72,7 @@ def _key(
     assert entry.files is not None
     try:
         files = sorted({str(file) for file in entry.files(root=root, **options)})
-        found = contents(files, cache.index(made_of["name"], root))
+        found = contents(files, cache.index(made_of["name"], root.absolute()))
     except OSError as error:
         _LOGGER.info("records of %s are not kept: %s", made_of["name"], error)
         return None
