@@ -62,7 +62,9 @@ def load_kept(
     if _key(cache, entry, root, options, made_of) != key:
         _LOGGER.warning("records of %s are not kept: files were changed while they were read", name)
         return Loaded(dataset)
-    return Loaded(cache.keep(key, dataset, root=root, made_of=made_of), cache.shards(key))
+    kept = cache.keep(key, dataset, root=root, made_of=made_of)
+    # What is dealt out of a data set that there is no room for has no room either.
+    return Loaded(dataset) if kept is dataset else Loaded(kept, cache.shards(key))
 
 
 def _key(
@@ -71,8 +73,13 @@ def _key(
     """The data set's key; None where a file cannot be read, of which the loader has more to say."""
     assert entry.files is not None
     try:
+        index = cache.index(made_of["name"], root.absolute())
+    except OSError as error:
+        _LOGGER.warning("records of %s are not kept: %s", made_of["name"], error)
+        return None
+    try:
         files = sorted({str(file) for file in entry.files(root=root, **options)})
-        found = contents(files, cache.index(made_of["name"], root.absolute()))
+        found = contents(files, index)
     except OSError as error:
         _LOGGER.info("records of %s are not kept: %s", made_of["name"], error)
         return None
