@@ -30,3 +30,10 @@ def cache_of(data: DataConfig) -> DataCache | None:
         raise SettingError(KEY, f"{path} is no folder; give one, {AUTO} ({AUTO_FOLDER}) or {NONE}")
     entry = DATASETS.get(data.name)
     return None if entry is None or entry.files is None else DataCache(path.resolve())
+
+
+def reading_line(data: DataConfig) -> str:
+    """What people are told before records are read: patients' pictures are about to lie in one more place."""
+    cache = cache_of(data)
+    kept = "" if cache is None else f" (prepared records are kept in {cache.path}; {KEY}={NONE} keeps none)"
+    return f"reading {data.name}{kept}"

@@ -23,6 +23,7 @@ from simulations.attacking import Assault, attack_and_audit
 from simulations.attendance import clock_summary, participation_summary
 from simulations.attendance_plan import always_late, check_attendance
 from simulations.compose import choices, compose_run, groups, typed
+from simulations.data_cache import reading_line
 from simulations.deployment import check_deployment
 from simulations.execute import execute
 from simulations.headers import last_round
@@ -113,7 +114,7 @@ def _run(composed: DictConfig, source: RunFolder | None, console: Console) -> in
     path = planned_folder(config.run_dir, config.name) if source is None else source.path
     check_installed(config.tracking)
     check_deployment(config)
-    console.print(f"reading {config.data.name}", soft_wrap=True)
+    console.print(reading_line(config.data), soft_wrap=True, markup=False)
     prepared = prepare(config)
     check_room(prepared.engine)
     check_attendance(prepared)
