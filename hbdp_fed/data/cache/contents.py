@@ -29,7 +29,6 @@ SETTLED_NS = 2 * 10**9
 Stamp = tuple[int, int, int, int]
 """A file's size in bytes, the times of its last change and of its inode's in ns, and its inode."""
 
-
 _Seen = tuple[Stamp, str]
 """A file's stamp when it was read, and its hash."""
 
@@ -40,19 +39,20 @@ def contents(files: Sequence[str], index: Path) -> dict[str, str]:
     Paths are texts here: there may be a million of them.
 
     Args:
-        files: Absolute paths.
+        files: Which, each once.
         index: Where hashes are remembered, a file in a folder that is there; it is written if there is any news.
 
     Raises:
         OSError: if a file is there and cannot be read. What becomes of the index raises nothing.
     """
+    # Before anything is read: what counts is how long a file had been left alone when its stamp was taken.
+    settled = time.time_ns() - SETTLED_NS
     known = _read_index(index)
     stamps = {file: _stamp(file) for file in files}
     found = {file: known[file][1] if stamp else ABSENT for file, stamp in stamps.items() if _same(stamp, known, file)}
     unread = [file for file in files if file not in found]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # hashing is outside of Python's lock
         read = dict(zip(unread, pool.map(_sha256, unread), strict=True))
-    settled = time.time_ns() - SETTLED_NS
     news = {
         file: (stamp, sha256)
         for file, sha256 in read.items()
