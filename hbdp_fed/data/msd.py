@@ -172,25 +172,6 @@ def load_msd(
     )
 
 
-def msd_files(*, root: Path, task: str = "Task04_Hippocampus", **_: Any) -> Iterator[Path]:
-    """The files on which :func:`load_msd` depends: also those that its list leaves out, which it looks for.
-
-    Raises:
-        DataFileError: if ``dataset.json`` is missing or not the Decathlon's.
-    """
-    layout = _read_layout(root / "msd", task)
-    yield layout.folder / _LIST
-    for pair in layout.pairs:
-        yield from pair
-    for folder in _FOLDERS:
-        yield from _volumes_in(layout.folder / folder)
-
-
-def _volumes_in(folder: Path) -> list[Path]:
-    # The archives of the Decathlon hold a hidden twin of every file.
-    return [p for p in sorted(folder.glob("*")) if p.name.endswith(_SUFFIXES) and not p.name.startswith(".")]
-
-
 def _preparation(
     layout: _Layout,
     *,
@@ -264,6 +245,25 @@ def _read_layout(folder: Path, task: str) -> _Layout:
         is_ct=modalities == ["CT"],
         pairs=pairs,
     )
+
+
+def msd_files(*, root: Path, task: str = "Task04_Hippocampus", **_: Any) -> Iterator[Path]:
+    """The files on which :func:`load_msd` depends: also those that its list leaves out, which it looks for.
+
+    Raises:
+        DataFileError: if ``dataset.json`` is missing or not the Decathlon's.
+    """
+    layout = _read_layout(root / "msd", task)
+    yield layout.folder / _LIST
+    for pair in layout.pairs:
+        yield from pair
+    for folder in _FOLDERS:
+        yield from _volumes_in(layout.folder / folder)
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    # The archives of the Decathlon hold a hidden twin of every file.
+    return [p for p in sorted(folder.glob("*")) if p.name.endswith(_SUFFIXES) and not p.name.startswith(".")]
 
 
 def _complete_pairs(layout: _Layout, bad: BadRecords) -> Iterator[int]:
