@@ -166,7 +166,7 @@ def load_ham10000(
     )
 
 
-def ham10000_files(*, root: Path, task: str = "binary", **_: Any) -> Iterator[Path]:
+def ham10000_files(*, root: Path, task: str, **_: Any) -> Iterator[Path]:
     """The files on which :func:`load_ham10000` depends.
 
     Raises:

@@ -182,12 +182,12 @@ def load_medmnist(name: str, *, root: Path, size: int = 28, on_bad_record: str =
     )
 
 
-def any_medmnist_files(*, root: Path, set: str = "pneumoniamnist", size: int = 28, **_: Any) -> list[Path]:
+def any_medmnist_files(*, root: Path, set: str, size: int, **_: Any) -> list[Path]:
     """The file on which :func:`load_any_medmnist` depends."""
     return medmnist_files(set, root=root, size=size)
 
 
-def medmnist_files(name: str, *, root: Path, size: int = 28, **_: Any) -> list[Path]:
+def medmnist_files(name: str, *, root: Path, size: int, **_: Any) -> list[Path]:
     """The file on which :func:`load_medmnist` depends.
 
     Raises:

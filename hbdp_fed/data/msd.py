@@ -247,7 +247,7 @@ def _read_layout(folder: Path, task: str) -> _Layout:
     )
 
 
-def msd_files(*, root: Path, task: str = "Task04_Hippocampus", **_: Any) -> Iterator[Path]:
+def msd_files(*, root: Path, task: str, **_: Any) -> Iterator[Path]:
     """The files on which :func:`load_msd` depends: also those that its list leaves out, which it looks for.
 
     Raises:

@@ -128,12 +128,12 @@ def load_radimagenet(
 def radimagenet_files(
     *,
     root: Path,
-    max_records: int = 0,
-    subset_seed: int = 0,
-    train_csv: str = "RadiologyAI_train.csv",
-    val_csv: str = "RadiologyAI_val.csv",
-    test_csv: str = "RadiologyAI_test.csv",
-    on_bad_record: str = "error",
+    max_records: int,
+    subset_seed: int,
+    train_csv: str,
+    val_csv: str,
+    test_csv: str,
+    on_bad_record: str,
     **_: Any,
 ) -> Iterator[Path]:
     """The files on which :func:`load_radimagenet` depends: the tables, and the images that it takes of them.

@@ -29,9 +29,10 @@ class DatasetEntry:
     Attributes:
         load: Takes the set's options as keywords, and the keyword ``root`` if it reads files.
         needs_files: Whether it does.
-        files: Takes the same keywords and gives all files on which the result depends, also those that should be there
-            and are not: two calls of ``load`` with the same options that see the same files under the same names give
-            the same bits. So prepared records can be kept (see :mod:`hbdp_fed.data.cache`); None if they cannot be.
+        files: Takes ``root`` and all of the set's options as keywords and gives all files on which the result depends,
+            also those that should be there and are not: calls of ``load`` with the same options that see the same files
+            under the same names give the same bits. So prepared records can be kept (see :mod:`hbdp_fed.data.cache`);
+            None if they cannot be.
     """
 
     load: Callable[..., ImageDataset]

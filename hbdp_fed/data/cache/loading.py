@@ -53,13 +53,13 @@ def load_kept(
     if cache is None or root is None or entry.files is None:
         return Loaded(load_dataset(name, root=root, options=options))
     made_of = {"name": name, "options": {**entry.defaults, **options}}
-    key = _key(cache, entry, root, options, made_of)
+    key = _key(cache, entry, root, made_of)
     if key is not None and (found := cache.find(key, root=root)) is not None:
         return Loaded(found, cache.shards(key))
     dataset = load_dataset(name, root=root, options=options)
     if key is None:
         return Loaded(dataset)
-    if _key(cache, entry, root, options, made_of) != key:
+    if _key(cache, entry, root, made_of) != key:
         _LOGGER.warning("records of %s are not kept: files were changed while they were read", name)
         return Loaded(dataset)
     kept = cache.keep(key, dataset, root=root, made_of=made_of)
@@ -67,9 +67,7 @@ def load_kept(
     return Loaded(dataset) if kept is dataset else Loaded(kept, cache.shards(key))
 
 
-def _key(
-    cache: DataCache, entry: DatasetEntry, root: Path, options: Mapping[str, Any], made_of: Mapping[str, Any]
-) -> str | None:
+def _key(cache: DataCache, entry: DatasetEntry, root: Path, made_of: Mapping[str, Any]) -> str | None:
     """The data set's key; None where a file cannot be read, of which the loader has more to say."""
     assert entry.files is not None
     try:
@@ -78,7 +76,7 @@ def _key(
         _LOGGER.warning("records of %s are not kept: %s", made_of["name"], error)
         return None
     try:
-        files = sorted({str(file) for file in entry.files(root=root, **options)})
+        files = sorted({str(file) for file in entry.files(root=root, **made_of["options"])})
         found = contents(files, index)
     except OSError as error:
         _LOGGER.info("records of %s are not kept: %s", made_of["name"], error)
