@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,8 @@ def deal(
         raise SettingError("data.scanner_shift", "scanners are simulated for images, not for volumes: set it to 0")
     layout = lay_out(dataset, partition, clients=clients, seed=seed, min_records=min_records)
     parts = layout.parts
-    rendering = _Rendering(scanners=tuple(scanners), seed=seed)
     hospitals = tuple(
-        _hospital(name, site, dataset.train, own, rendering, keep)
+        _hospital(name, dataset.train, own, scanners, site, seed, keep)
         for site, (name, own) in enumerate(zip(layout.names, parts["train"].indices, strict=True))
     )
     _LOGGER.info("dealt %d training records to %d hospitals: %s", len(dataset.train), clients, parts["train"].sizes)
@@ -129,74 +129,56 @@ def deal(
         site_sizes=parts["train"].sizes,
         scanners=tuple(scanners),
         hospitals=hospitals,
-        val=_rendered(dataset.val, parts["val"], rendering, "val", keep),
+        val=_render(dataset.val, parts["val"], scanners, seed, "val", keep),
         val_site=parts["val"].owners(),
-        test=_rendered(dataset.test, parts["test"], rendering, "test", keep),
+        test=_render(dataset.test, parts["test"], scanners, seed, "test", keep),
         test_site=parts["test"].owners(),
     )
 
 
-@dataclass(frozen=True)
-class _Rendering:
-    """What all sites' scanners make of images.
-
-    Attributes:
-        scanners: One a site.
-        seed: Of the grain's streams.
-    """
-
-    scanners: tuple[Scanner, ...]
-    seed: int
-
-    @property
-    def changes(self) -> bool:
-        """Whether any image is changed. If one is, all become float32."""
-        return any(scanner != Scanner() for scanner in self.scanners)
-
-    def seen(self, images: Tensor, site: int, split: str) -> Tensor:
-        """Images of one split of a site as its scanner shows them."""
-        if not self.changes:
-            return images
-        if len(images) == 0:
-            return as_floats(images)
-        return apply_scanner(as_floats(images), self.scanners[site], generator(self.seed, "scanner", site, split))
-
-    def facts(self) -> dict[str, Any]:
-        """What rendered images follow from, as plain JSON values."""
-        if not self.changes:
-            return {"scanners": None}
-        return {"scanners": [asdict(scanner) for scanner in self.scanners], "seed": self.seed}
-
-
-def _hospital(name: str, site: int, records: Records, own: Tensor, rendering: _Rendering, keep: Keep) -> Hospital:
-    """A site with its records as its own scanner shows them."""
-
-    def make() -> Records:
-        mine = records.select(own)
-        return replace(mine, images=rendering.seen(mine.images, site, "train"))
-
-    facts = rendering.facts()
-    if rendering.changes:
-        facts |= {"scanners": facts["scanners"][site], "site": site}
-    kept = keep({"split": "train", "records": [_digest(own)], **facts}, make)
+def _hospital(
+    name: str, records: Records, own: Tensor, scanners: Sequence[Scanner], site: int, seed: int, keep: Keep
+) -> Hospital:
+    """A site with its training records as its own scanner shows them."""
+    facts: dict[str, Any] = {"split": "train", "records": [_digest(own)]}
+    if not _change_nothing(scanners):
+        facts |= {"scanners": [asdict(scanners[site])], "site": site, "seed": seed}
+    kept = keep(facts, lambda: _seen(records, own, scanners, site, seed, "train"))
     whole = replace(kept.records, **records.whose(own))
     return Hospital(name=name, records=whole, indices=own, sites=(site,), shard=kept.file)
 
 
-def _rendered(records: Records, part: Partition, rendering: _Rendering, split: str, keep: Keep) -> Records:
+def _render(
+    records: Records, part: Partition, scanners: Sequence[Scanner], seed: int, split: str, keep: Keep
+) -> Records:
     """The split in its own order, each record as its site's scanner shows it."""
-    if not rendering.changes:
+    if _change_nothing(scanners):
         return records
 
     def make() -> Records:
         images = torch.empty(records.images.shape)
         for site, own in enumerate(part.indices):
-            images[own] = rendering.seen(records.images[own], site, split)
+            images[own] = _seen(records, own, scanners, site, seed, split).images
         return replace(records, images=images)
 
     digests = [_digest(own) for own in part.indices]
-    kept = keep({"split": split, "records": digests, **rendering.facts()}, make)
-    return replace(records, images=kept.records.images)
+    facts = {"split": split, "records": digests, "scanners": [asdict(scanner) for scanner in scanners], "seed": seed}
+    return replace(records, images=keep(facts, make).records.images)
+
+
+def _seen(records: Records, own: Tensor, scanners: Sequence[Scanner], site: int, seed: int, split: str) -> Records:
+    """Some records as a site's scanner shows them. Where any site's scanner makes floats of bytes, so do all."""
+    chosen = records.select(own)
+    if _change_nothing(scanners):
+        return chosen
+    images = as_floats(chosen.images)
+    if len(own):
+        images = apply_scanner(images, scanners[site], generator(seed, "scanner", site, split))
+    return replace(chosen, images=images)
+
+
+def _change_nothing(scanners: Sequence[Scanner]) -> bool:
+    return all(scanner == Scanner() for scanner in scanners)
 
 
 def _digest(indices: Tensor) -> str:

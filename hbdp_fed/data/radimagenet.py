@@ -77,8 +77,8 @@ def load_radimagenet(
     record is not promised to a patient with many images. Some images are there twice, also under different classes
     (https://github.com/BMEII-AI/RadImageNet/issues/17); they are read as they are.
 
-    All images are kept in memory, a byte a pixel: 1.35 million of 224x224 take 68 GB, of 64x64 6 GB. A smaller machine
-    uses ``image_size`` or ``max_records``.
+    All images are in memory at once, a byte a pixel: 1.35 million of 224x224 take 68 GB, of 64x64 6 GB. A smaller
+    machine uses ``image_size`` or ``max_records``.
 
     Args:
         root: The folder that holds the folder ``radimagenet``.
