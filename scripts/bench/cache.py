@@ -9,7 +9,7 @@ under the names of further patients until there are --records. Then, each in pro
 - *second start*: the same again, which finds everything;
 - *workers*: --workers processes map every shard as the engine's workers do, and the other two splits, and read each
   record, batch by batch. Memory is the proportional set size (a page that n processes share counts as 1/n in each): the
-  sum over the workers at the end, all of them still there, above what they had before they read.
+  sum over the workers at the end, all of them still there, above what they had before they read, libraries aside.
 
 Everything lies in a temporary folder and is deleted at the end.
 """
@@ -37,7 +37,7 @@ from torch import Tensor
 
 from hbdp_fed.data import PartitionSettings, deal, read_shard
 from hbdp_fed.data.cache import DataCache, load_kept
-from hbdp_fed.data.cache.folder import DATASET_FILE
+from hbdp_fed.data.cache.folder import DATASET_FILE, SUFFIX
 from hbdp_fed.data.cache.sealed import read_sealed
 from hbdp_fed.data.contract import as_floats
 
@@ -128,11 +128,20 @@ def _read_everything(parent: Connection, shards: Sequence[Path], dataset: Path) 
     kept: list[Tensor] = []
     while (asked := parent.recv()) != "end":
         if asked == "measure":
-            parent.send(psutil.Process().memory_full_info().pss)
+            parent.send(_own_memory())
             continue
         kept += [read_shard(shard).images for shard in shards]
         kept += [read_sealed(dataset)[0][f"{split}/tensor/images"] for split in ("val", "test")]
         parent.send(sum(map(_batches, kept)))
+
+
+def _own_memory() -> int:
+    """Proportional set size of kept files and of memory without a file.
+
+    Libraries do not count: how many programs on the machine share their pages changes from one moment to the next.
+    """
+    maps = psutil.Process().memory_maps(grouped=True)
+    return sum(part.pss for part in maps if part.path.startswith("[") or part.path.endswith(SUFFIX))
 
 
 def _batches(images: Tensor) -> int:
