@@ -57,7 +57,7 @@ settings:
   format=table         table, csv or json; left out, it is what the suffix of output says, and else table
   output=FILE          a file to write instead of the screen
   masks=FOLDER         of a segmentation: where the masks go, a new or empty folder; left out, masks_<time>
-  on_bad_record=error  what becomes of files that cannot be used: error ends before anything is predicted, skip leaves
+  on_bad_record=stop   what becomes of files that cannot be used: stop ends before anything is predicted, skip leaves
                        them out and lists them
   device=auto          auto (CUDA where there is one), cpu or cuda
 
@@ -103,7 +103,7 @@ def _predict(names: Sequence[str], config: PredictConfig) -> int:
     count, errors = len(asking.files), error_console()
     # On the error stream: the standard output holds the answers and nothing else.
     quiet: dict[str, Any] = {"console": errors, "total": count, "transient": True, "disable": not errors.is_terminal}
-    if config.on_bad_record == "error":
+    if config.on_bad_record == "stop":
         for _ in track(asking.check(), "reading", **quiet):
             pass
     model = ReleasedModel.load(

@@ -50,7 +50,7 @@ class MedMnistConfig(DataConfig):
     """Options of one MedMNIST set; its splits are official."""
 
     size: int = 28
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
 
 
 @dataclass
@@ -68,7 +68,7 @@ class ChestXrayConfig(DataConfig):
     task: str = "binary"
     val_fraction: float = 0.1
     split_seed: int = 0
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
 
 
 @dataclass
@@ -81,7 +81,7 @@ class RadImageNetConfig(DataConfig):
     train_csv: str = "RadiologyAI_train.csv"
     val_csv: str = "RadiologyAI_val.csv"
     test_csv: str = "RadiologyAI_test.csv"
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Ham10000Config(DataConfig):
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
 
 
 @dataclass
@@ -108,7 +108,7 @@ class MsdConfig(DataConfig):
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
 
 
 @dataclass
@@ -375,7 +375,7 @@ class PredictConfig:
     format: str | None = None
     output: str | None = None
     masks: str | None = None
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
     device: str = "auto"
 
 

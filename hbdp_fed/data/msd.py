@@ -88,7 +88,7 @@ def load_msd(
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     split_seed: int = 0,
-    on_bad_record: str = "error",
+    on_bad_record: str = "stop",
 ) -> ImageDataset:
     """Read ``root/msd/<task>``.
 
@@ -108,7 +108,7 @@ def load_msd(
         val_fraction: The share of volumes in the validation split.
         test_fraction: The share of volumes in the test split.
         split_seed: The division's own seed.
-        on_bad_record: ``error`` or ``skip``: what becomes of a volume without label, a label without volume, and of
+        on_bad_record: ``stop`` or ``skip``: what becomes of a volume without label, a label without volume, and of
             files that cannot be read or contradict each other.
 
     Returns:
@@ -116,7 +116,7 @@ def load_msd(
 
     Raises:
         SettingError: if an option cannot be used.
-        DataFileError: if ``dataset.json`` is missing or not the Decathlon's, a record is bad under ``error``, or
+        DataFileError: if ``dataset.json`` is missing or not the Decathlon's, a record is bad under ``stop``, or
             ``skip`` leaves a split without a record.
     """
     settings = SplitSettings(val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)
