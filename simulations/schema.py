@@ -112,6 +112,27 @@ class MsdConfig(DataConfig):
 
 
 @dataclass
+class ManifestConfig(DataConfig):
+    """What sets that a manifest lists have in common."""
+
+    manifest: str | None = None
+    folder: str | None = None
+    class_names: list[str] | None = None
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    on_bad_record: str = "stop"
+
+
+@dataclass
+class ImagefolderConfig(ManifestConfig):
+    """Options of listed pictures."""
+
+    image_size: int = 64
+    mode: str = "L"
+
+
+@dataclass
 class ModelConfig:
     """What every model has."""
 
@@ -425,6 +446,7 @@ def register() -> None:
     store.store(group="data", name="radimagenet_schema", node=RadImageNetConfig)
     store.store(group="data", name="ham10000_schema", node=Ham10000Config)
     store.store(group="data", name="msd_schema", node=MsdConfig)
+    store.store(group="data", name="imagefolder_schema", node=ImagefolderConfig)
     store.store(group="model", name="cnn_schema", node=CnnConfig)
     store.store(group="model", name="resnet9_schema", node=ResNet9Config)
     store.store(group="model", name="unet_schema", node=UnetConfig)

@@ -15,6 +15,7 @@ from hbdp_fed.data.contract import ImageDataset
 from hbdp_fed.data.ham10000 import load_ham10000
 from hbdp_fed.data.medmnist import load_any_medmnist, load_medmnist
 from hbdp_fed.data.msd import load_msd
+from hbdp_fed.data.own.imagefolder import load_imagefolder
 from hbdp_fed.data.phantom import load_phantom
 from hbdp_fed.data.radimagenet import load_radimagenet
 from hbdp_fed.errors import SettingError, unknown_choice
@@ -52,6 +53,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
     "msd": DatasetEntry(load_msd, needs_files=True),
     "chest_xray": DatasetEntry(load_chest_xray, needs_files=True),
     "radimagenet": DatasetEntry(load_radimagenet, needs_files=True),
+    "imagefolder": DatasetEntry(load_imagefolder, needs_files=True),
 }
 
 
