@@ -133,6 +133,16 @@ class ImagefolderConfig(ManifestConfig):
 
 
 @dataclass
+class NiftiConfig(ManifestConfig):
+    """Options of listed volumes."""
+
+    image_size: list[int] = field(default_factory=lambda: [40, 56, 40])
+    fit: str = "crop"
+    spacing: list[float] | None = None
+    window: list[float] | None = None
+
+
+@dataclass
 class ModelConfig:
     """What every model has."""
 
@@ -447,6 +457,7 @@ def register() -> None:
     store.store(group="data", name="ham10000_schema", node=Ham10000Config)
     store.store(group="data", name="msd_schema", node=MsdConfig)
     store.store(group="data", name="imagefolder_schema", node=ImagefolderConfig)
+    store.store(group="data", name="nifti_schema", node=NiftiConfig)
     store.store(group="model", name="cnn_schema", node=CnnConfig)
     store.store(group="model", name="resnet9_schema", node=ResNet9Config)
     store.store(group="model", name="unet_schema", node=UnetConfig)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hbdp_fed.data.bad_records import BadRecords
+from hbdp_fed.data.bad_records import BadRecords, reason
 from hbdp_fed.errors import DataFileError
 
 _LOGGER = logging.getLogger(__name__)
@@ -60,6 +60,24 @@ class Found:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.kind}: {self.text}"
+
+
+def check_file(path: Path) -> None:
+    """That there is a file with something in it.
+
+    Raises:
+        Defect: otherwise.
+    """
+    if path.is_dir():
+        raise Defect(UNREADABLE, "is a folder", path)
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise Defect(MISSING, "there is no such file", path) from error
+    except OSError as error:
+        raise Defect(UNREADABLE, f"cannot be read ({reason(error)})", path) from error
+    if not size:
+        raise Defect(EMPTY, "has no content", path)
 
 
 def settle(found: Sequence[Found], *, manifest: Path, total: int, bad: BadRecords) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hbdp_fed.data.bad_records import reason
 from hbdp_fed.data.contract import Preparation
-from hbdp_fed.data.defects import EMPTY, MISSING, SHAPE, TRUNCATED, UNREADABLE, Defect
+from hbdp_fed.data.defects import SHAPE, TRUNCATED, UNREADABLE, Defect, check_file
 from hbdp_fed.data.photographs import CHANNELS
 from hbdp_fed.data.photographs import UNREADABLE as BROKEN
 
@@ -115,24 +115,6 @@ def read_mask(path: Path) -> NDArray[np.generic]:
     if upright.mode == "LA":
         return np.asarray(upright)[..., 0]
     return np.asarray(upright).astype(np.uint8) if upright.mode == "1" else np.asarray(upright)
-
-
-def check_file(path: Path) -> None:
-    """That there is a file with something in it.
-
-    Raises:
-        Defect: otherwise.
-    """
-    if path.is_dir():
-        raise Defect(UNREADABLE, "is a folder", path)
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise Defect(MISSING, "there is no such file", path) from error
-    except OSError as error:
-        raise Defect(UNREADABLE, f"cannot be read ({reason(error)})", path) from error
-    if not size:
-        raise Defect(EMPTY, "has no content", path)
 
 
 def _opened(path: Path) -> Image.Image:

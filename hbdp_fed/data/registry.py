@@ -16,6 +16,7 @@ from hbdp_fed.data.ham10000 import load_ham10000
 from hbdp_fed.data.medmnist import load_any_medmnist, load_medmnist
 from hbdp_fed.data.msd import load_msd
 from hbdp_fed.data.own.imagefolder import load_imagefolder
+from hbdp_fed.data.own.nifti import load_nifti
 from hbdp_fed.data.phantom import load_phantom
 from hbdp_fed.data.radimagenet import load_radimagenet
 from hbdp_fed.errors import SettingError, unknown_choice
@@ -53,7 +54,9 @@ DATASETS: Mapping[str, DatasetEntry] = {
     "msd": DatasetEntry(load_msd, needs_files=True),
     "chest_xray": DatasetEntry(load_chest_xray, needs_files=True),
     "radimagenet": DatasetEntry(load_radimagenet, needs_files=True),
+    # Whatever a hospital has, by a table of its own.
     "imagefolder": DatasetEntry(load_imagefolder, needs_files=True),
+    "nifti": DatasetEntry(load_nifti, needs_files=True),
 }
 
 

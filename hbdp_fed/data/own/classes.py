@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ def check_class_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     given = () if isinstance(names, str) else tuple(str(name) for name in names)
     if len(given) < 2 or len(set(given)) < len(given) or not all(name.strip() for name in given):
         raise SettingError("data.class_names", f"must be two or more different names, as in [no,yes], got {names}")
+    if len(given) > _WHITE:
+        raise SettingError("data.class_names", f"must be at most {_WHITE} names, got {len(given)}")
     return given
 
 
@@ -51,23 +54,27 @@ def class_of(label: str, names: Sequence[str]) -> int:
     raise Defect(LABEL, f"has the label '{label}', but the classes are {', '.join(names)} (or 0 to {len(names) - 1})")
 
 
-def classes_of_mask(values: NDArray[np.generic], names: Sequence[str]) -> NDArray[np.int64]:
+def classes_of_mask(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.uint8]:
     """The class of every pixel.
 
     Args:
         values: Numbers from 0, the background, to the last class; of two classes, 255 may stand for 1.
-        names: The classes.
+        names: The classes, at most 255.
 
     Raises:
         Defect: if there is any other number, or nothing but background.
     """
-    found = np.unique(values)
-    if len(names) == 2 and set(found.tolist()) <= {0, _WHITE}:
-        values, found = values == _WHITE, found == _WHITE
-    outside = [value for value in found.tolist() if value not in range(len(names))]
+    strange = values[~((values >= 0) & (values <= _WHITE) & (values == np.floor(values)))]
+    classes = np.where(np.isfinite(values), values, 0).clip(0, _WHITE).astype(np.uint8)
+    found = set(np.flatnonzero(np.bincount(classes.ravel(), minlength=_WHITE + 1)).tolist())
+    if len(names) == 2 and found <= {0, _WHITE}:
+        classes, found = (classes == _WHITE).astype(np.uint8), {value // _WHITE for value in found}
+    outside = [*strange[:1].tolist(), *sorted(found - set(range(len(names))))]
     if outside:
         white = f" (or {_WHITE} for {names[1]})" if len(names) == 2 else ""
-        raise Defect(LABEL, f"holds {outside[0]:g}, but data.class_names has the classes 0 to {len(names) - 1}{white}")
-    if not found.any():
+        raise Defect(
+            LABEL, f"holds {outside[0]:g}, but the classes are 0 to {len(names) - 1}{white}: {', '.join(names)}"
+        )
+    if found <= {0}:
         raise Defect(NO_CLASS, f"holds nothing but {names[0]}: none of {', '.join(names[1:])}")
-    return values.astype(np.int64)
+    return classes

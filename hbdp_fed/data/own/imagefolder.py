@@ -120,5 +120,5 @@ def scaled_mask(path: Path, class_names: Sequence[str], image_size: int) -> torc
         classes = classes_of_mask(read_mask(path), class_names)
     except Defect as defect:
         raise Defect(defect.kind, defect.text, path) from defect
-    scaled = Image.fromarray(classes.astype(np.uint8)).resize((image_size, image_size), Image.Resampling.NEAREST)
+    scaled = Image.fromarray(classes).resize((image_size, image_size), Image.Resampling.NEAREST)
     return torch.from_numpy(np.asarray(scaled).astype(np.int64))
