@@ -143,6 +143,17 @@ class NiftiConfig(ManifestConfig):
 
 
 @dataclass
+class DicomConfig(ManifestConfig):
+    """Options of listed DICOM. ``image_size`` is one number for images, three for volumes."""
+
+    image_size: Any = 64
+    mode: str = "L"
+    fit: str = "crop"
+    spacing: list[float] | None = None
+    window: list[float] | None = None
+
+
+@dataclass
 class ModelConfig:
     """What every model has."""
 
@@ -458,6 +469,7 @@ def register() -> None:
     store.store(group="data", name="msd_schema", node=MsdConfig)
     store.store(group="data", name="imagefolder_schema", node=ImagefolderConfig)
     store.store(group="data", name="nifti_schema", node=NiftiConfig)
+    store.store(group="data", name="dicom_schema", node=DicomConfig)
     store.store(group="model", name="cnn_schema", node=CnnConfig)
     store.store(group="model", name="resnet9_schema", node=ResNet9Config)
     store.store(group="model", name="unet_schema", node=UnetConfig)

@@ -15,6 +15,7 @@ from hbdp_fed.data.contract import ImageDataset
 from hbdp_fed.data.ham10000 import load_ham10000
 from hbdp_fed.data.medmnist import load_any_medmnist, load_medmnist
 from hbdp_fed.data.msd import load_msd
+from hbdp_fed.data.own.dicom import load_dicom
 from hbdp_fed.data.own.imagefolder import load_imagefolder
 from hbdp_fed.data.own.nifti import load_nifti
 from hbdp_fed.data.phantom import load_phantom
@@ -57,6 +58,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
     # Whatever a hospital has, by a table of its own.
     "imagefolder": DatasetEntry(load_imagefolder, needs_files=True),
     "nifti": DatasetEntry(load_nifti, needs_files=True),
+    "dicom": DatasetEntry(load_dicom, needs_files=True),
 }
 
 
