@@ -168,8 +168,8 @@ def _slice(path: Path) -> Slice:
                 "does not say where its slice lies (ImagePositionPatient, ImageOrientationPatient, PixelSpacing)",
             )
         across, down = np.asarray(directions[:3]), np.asarray(directions[3:])
-        lengths = np.linalg.norm(across), np.linalg.norm(down)
-        if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(float(across @ down))) > _UNLIKE:
+        off = [float(np.linalg.norm(across)) - 1, float(np.linalg.norm(down)) - 1, float(across @ down)]
+        if not max(map(abs, off)) <= _UNLIKE:
             raise Defect(ORIENTATION, "has rows and columns that are not perpendicular (ImageOrientationPatient)")
     except Defect as defect:
         raise Defect(defect.kind, defect.text, path) from defect
