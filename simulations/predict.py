@@ -45,8 +45,9 @@ HELP = """usage: python -m simulations.predict MODEL IMAGES... [key=value ...]
   python -m simulations.predict runs/hippocampus volumes/ masks=outlines format=json
 
 MODEL is the folder of a finished run or its model.safetensors; card.json has to lie beside it. IMAGES are files or
-folders, which are searched with all that is in them: pictures (PNG, JPEG, TIFF, BMP, WebP), volumes (NIfTI) and arrays
-(.npy, .npz: one image or several, channels first, uint8 or numbers in [0, 1], prepared as the model's data was).
+folders, which are searched with all that is in them: pictures (PNG, JPEG, TIFF, BMP, WebP), DICOM (.dcm, an image a
+file), volumes (NIfTI) and arrays (.npy, .npz: one image or several, channels first, uint8 or numbers in [0, 1],
+prepared as the model's data was).
 
 Images are brought to the model's input as its data set's loader would. Where that never scaled any (MedMNIST, the
 phantom), pictures of another size are refused. The decision is taken at the operating point that validation chose. A

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -25,8 +26,9 @@ A word (label, hospital) comes from:
   folder:N       the N-th folder of its path below FOLDER, from 1
   pattern:REGEX  the groups of a regular expression that is searched for in its path below FOLDER, joined by hyphens
 
-A folder named {", ".join(SPLIT_FOLDERS)} gives the split. Where there is none, and for splits that
-no folder is named after, the data set is divided by patient when it is read (data.val_fraction, data.test_fraction).
+A folder named {", ".join(SPLIT_FOLDERS)} gives the split.
+Where there is none, and for splits that no folder is named after, the data set is divided by patient when it is read
+(data.val_fraction, data.test_fraction).
 
 exit codes: 0 done, 1 it could not be written, 2 something given cannot be used
 """
@@ -35,6 +37,7 @@ exit codes: 0 done, 1 it could not be written, 2 something given cannot be used
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a table; returns the exit code: 0 done, 1 it could not be written, 2 something given cannot be used."""
     given = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
     try:
         _write(given)
     except UserError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ PATIENTS_IN_SPLITS: Mapping[str, str] = {
     DIVIDE: "they are the same people: no split is written, and the data set is divided by patient",
 }
 """What becomes of patients whose files lie in the folders of more than one split."""
+
+_LOGGER = logging.getLogger(__name__)
 
 _MOST_NAMED = 5
 
@@ -99,10 +102,11 @@ def _words(option: str, word: Word, records: Sequence[PurePosixPath]) -> list[st
 
 def _masks(folder: Path, pairs: Sequence[tuple[PurePosixPath, PurePosixPath]]) -> list[str]:
     missing = [f"{record} ({mask})" for record, mask in pairs if not (folder / mask).exists()]
+    if len(missing) == len(pairs):
+        raise SettingError("--mask-from", f"no record has a mask there: {_some(missing)}")
     if missing:
-        raise SettingError(
-            "--mask-from", f"{len(missing)} of {len(pairs)} records have no mask there: {_some(missing)}"
-        )
+        # Whoever reads the table will name them as bad records, or leave them out.
+        _LOGGER.warning("%d of %d records have no mask there: %s", len(missing), len(pairs), _some(missing))
     return [mask.as_posix() for _, mask in pairs]
 
 
