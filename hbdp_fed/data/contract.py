@@ -99,9 +99,9 @@ class Preparation:
         words: The same as a sentence.
         details: What else a program needs, as plain JSON values. ``photograph`` and ``picture``: ``mode`` (Pillow's,
             ``L`` or ``RGB``), ``size`` (height and width) and ``resampling``. ``dicom``: these, and ``window`` (the
-            values that become 0 and 1, or None for each file's own). ``volume``: ``orientation``, ``spacing`` (mm, or None),
-            ``intensity`` (``window`` with two Hounsfield units, or ``percentiles`` of each channel by itself, which
-            become 0 and 1), ``fit`` (``crop`` or ``scale``) and ``size``.
+            values that become 0 and 1, or None for each file's own). ``volume``: ``orientation``, ``spacing`` (mm, or
+            None), ``intensity`` (``window`` with two Hounsfield units, or ``percentiles`` of each channel by itself,
+            which become 0 and 1), ``fit`` (``crop`` or ``scale``) and ``size``.
     """
 
     kind: str
