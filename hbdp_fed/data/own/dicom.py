@@ -28,7 +28,7 @@ from hbdp_fed.data.photographs import CHANNELS
 from hbdp_fed.data.pictures import read_mask, upright_size
 from hbdp_fed.data.splits import SplitSettings
 from hbdp_fed.data.volumes import StoredVolume, volume_pipeline
-from hbdp_fed.errors import unknown_choice
+from hbdp_fed.errors import SettingError, unknown_choice
 
 _OUTLINES = ".png"
 
@@ -39,7 +39,7 @@ def load_dicom(
     manifest: str | None = None,
     folder: str | None = None,
     class_names: Sequence[str] | None = None,
-    image_size: int | Sequence[int] = 64,
+    image_size: int | list[int] | tuple[int, ...] = 64,
     mode: str = "L",
     fit: str = "crop",
     spacing: Sequence[float] | None = None,
@@ -80,6 +80,8 @@ def load_dicom(
         raise unknown_choice("data.mode", mode, CHANNELS)
     if window is not None:
         check_window(window)
+    if not isinstance(image_size, int | list | tuple):
+        raise SettingError("data.image_size", f"must be one number for files, or three for series, got {image_size}")
     grid = None
     if isinstance(image_size, int):
         check_integer("data.image_size", image_size, minimum=16)

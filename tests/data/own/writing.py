@@ -29,13 +29,21 @@ def read_manifest(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def changed(folder: Path, **cells: str) -> None:
+    """Other cells in the row of the fourth record."""
+    path = folder / "manifest.csv"
+    rows = read_manifest(path)
+    rows[3].update(cells)
+    write_manifest(path, rows)
+
+
 def write_volume(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
     return path
 
 
-def write_volumes(root: Path, count: int = 20) -> Path:
+def write_volumes(root: Path, count: int = 10) -> Path:
     """Volumes with a brighter block, which is their mask: two a patient, from two hospitals."""
     rng = np.random.default_rng(0)
     rows = []
@@ -73,7 +81,7 @@ def write_pictures(root: Path, count: int = 40, *, classes: Sequence[str] = ("no
     return write_manifest(root / "own/manifest.csv", rows)
 
 
-def write_scans(root: Path, count: int = 20) -> Path:
+def write_scans(root: Path, count: int = 10) -> Path:
     """DICOM series of ten slices with a brighter block, outlined by a PNG a slice."""
     rng = np.random.default_rng(2)
     rows = []
