@@ -13,7 +13,7 @@ from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.contract import ImageDataset, Preparation, Records
 from hbdp_fed.data.defects import Defect, Found, settle
 from hbdp_fed.data.own.classes import TWO_CLASSES, class_of, names_of
-from hbdp_fed.data.own.reading import RecordReader, inspect_all, read_all
+from hbdp_fed.data.own.reading import Readings, RecordReader, inspect_all, read_all
 from hbdp_fed.data.own.table import HOSPITAL, SPLITS, Row, Table
 from hbdp_fed.data.splits import SplitSettings, numbered, split_by_group, split_train_val
 from hbdp_fed.errors import DataFileError
@@ -106,19 +106,16 @@ def load_listed(
     whole = sorted(headers)
     is_deep = any(header.dtype == torch.float32 for header in headers.values())
     dtype = torch.float32 if is_deep else torch.uint8
-    kept, images, masks, spacings, by_pixels = read_all(reader, [rows[position] for position in whole], dtype=dtype)
-    settle(by_pixels, manifest=table.path, total=table.total, bad=bad)
-    positions = torch.tensor([whole[number] for number in kept], dtype=torch.int64)
-    places = [torch.nonzero(split_of[positions] == number)[:, 0] for number in range(len(SPLITS))]
-    for split, own in zip(SPLITS, places, strict=True):
-        if images is None or not len(own):
+    read = read_all(reader, [rows[position] for position in whole], dtype=dtype)
+    settle(read.found, manifest=table.path, total=table.total, bad=bad)
+    positions = torch.tensor([whole[number] for number in read.kept], dtype=torch.int64)
+    parts = [torch.nonzero(split_of[positions] == number)[:, 0] for number in range(len(SPLITS))]
+    for split, part in zip(SPLITS, parts, strict=True):
+        if not len(part):
             raise DataFileError(table.path, f"leaves no record for the split {split}")
-    assert images is not None
-    labels = masks if question.labels is None else torch.tensor(question.labels)[positions]
-    assert labels is not None
-    records = _records([rows[position] for position in positions.tolist()], images, labels, _patients(rows, positions))
-    train, val, test = (records.select(own) for own in places)
-    sizes = set(spacings)
+    records = _records(question, positions, read)
+    train, val, test = (records.select(part) for part in parts)
+    sizes = set(read.spacings)
     return ImageDataset(
         name=name,
         task=question.task,
@@ -133,21 +130,20 @@ def load_listed(
     )
 
 
-def _records(rows: Sequence[Row], images: Tensor, labels: Tensor, patients: Tensor | None) -> Records:
+def _records(question: Question, positions: Tensor, read: Readings) -> Records:
+    """The records at these positions, with the images that were read of them."""
+    rows = [question.rows[position] for position in positions.tolist()]
+    labels = read.masks if question.labels is None else torch.tensor(question.labels)[positions]
+    assert labels is not None  # what has no label has a mask
+    # One numbering for all splits: a group is the same patient in each.
+    has_patients = rows[0].patient is not None
     return Records(
-        images=images,
+        images=read.images,
         labels=labels,
-        groups=patients,
+        groups=numbered([row.patient or "" for row in rows]) if has_patients else None,
         names=np.asarray([row.name for row in rows]),
         attributes={name: np.asarray([row.attributes[name] for row in rows]) for name in rows[0].attributes},
     )
-
-
-def _patients(rows: Sequence[Row], positions: Tensor) -> Tensor | None:
-    """Whose each record is, int64; one numbering for all splits."""
-    if rows[0].patient is None:
-        return None
-    return numbered([row.patient or "" for row in rows])[positions]
 
 
 def _split_of(rows: Sequence[Row], question: Question, settings: SplitSettings, table: Table) -> Tensor:

@@ -46,6 +46,25 @@ class Sample:
     spacing: tuple[float, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Readings:
+    """Records as they were read.
+
+    Attributes:
+        kept: The positions of those that could be read, ascending.
+        images: Theirs, (n, C, *spatial).
+        masks: Theirs, int64 (n, *spatial); None where the labels are not in files.
+        spacings: Each one's.
+        found: What is wrong with the others.
+    """
+
+    kept: Sequence[int]
+    images: Tensor
+    masks: Tensor | None
+    spacings: Sequence[tuple[float, ...] | None]
+    found: Sequence[Found]
+
+
 class RecordReader(Protocol):
     """Reads the records of one kind of file."""
 
@@ -91,22 +110,16 @@ def inspect_all(reader: RecordReader, rows: Sequence[Row]) -> tuple[dict[int, He
     return headers, [found[position] for position in sorted(found)]
 
 
-def read_all(
-    reader: RecordReader, rows: Sequence[Row], *, dtype: torch.dtype
-) -> tuple[list[int], Tensor | None, Tensor | None, list[tuple[float, ...] | None], list[Found]]:
+def read_all(reader: RecordReader, rows: Sequence[Row], *, dtype: torch.dtype) -> Readings:
     """Read records one after the other into one tensor.
 
     Args:
         reader: Who reads them.
         rows: Which.
         dtype: Of the images: float32 if a single one has it.
-
-    Returns:
-        The positions of those that could be read, ascending; their images (n, C, *spatial); their masks int64
-        (n, *spatial), None without any; each one's spacing; and what is wrong with the others.
     """
     kept: list[int] = []
-    images: Tensor | None = None
+    images = torch.empty(0, dtype=dtype)
     masks: Tensor | None = None
     spacings: list[tuple[float, ...] | None] = []
     found: list[Found] = []
@@ -114,22 +127,16 @@ def read_all(
         if isinstance(sample, Found):
             found.append(sample)
             continue
-        if images is None:
+        if not kept:
             images = torch.empty((len(rows), *sample.image.shape), dtype=dtype)
-            if sample.mask is not None:
-                masks = torch.empty((len(rows), *sample.mask.shape), dtype=torch.int64)
+            masks = None if sample.mask is None else torch.empty((len(rows), *sample.mask.shape), dtype=torch.int64)
         images[len(kept)] = as_floats(sample.image) if dtype == torch.float32 else sample.image
         if masks is not None and sample.mask is not None:
             masks[len(kept)] = sample.mask
         spacings.append(sample.spacing)
         kept.append(position)
-    return (
-        kept,
-        None if images is None else images[: len(kept)],
-        None if masks is None else masks[: len(kept)],
-        spacings,
-        found,
-    )
+    count = len(kept)
+    return Readings(kept, images[:count], None if masks is None else masks[:count], spacings, found)
 
 
 def _attempted(work: Callable[[Row], Answer], rows: Sequence[Row], at_once: int) -> Iterator[Answer | Found]:
