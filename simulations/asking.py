@@ -47,7 +47,7 @@ class Asking:
         """Read every file once and forget it again, yielding each that was read.
 
         Raises:
-            DataFileError: for the first one that cannot be used, under ``error``.
+            DataFileError: for the first one that cannot be used, under ``stop``.
         """
         for chunk in self._chunks():
             for file, _ in self._read(chunk):
@@ -61,7 +61,7 @@ class Asking:
             masks: Of a segmentation, what writes its masks.
 
         Raises:
-            DataFileError: if a file cannot be used, under ``error``.
+            DataFileError: if a file cannot be used, under ``stop``.
             TrainingDiverged: if the model answers with something that is no number.
         """
         for chunk in self._chunks():

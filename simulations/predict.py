@@ -45,8 +45,9 @@ HELP = """usage: python -m simulations.predict MODEL IMAGES... [key=value ...]
   python -m simulations.predict runs/hippocampus volumes/ masks=outlines format=json
 
 MODEL is the folder of a finished run or its model.safetensors; card.json has to lie beside it. IMAGES are files or
-folders, which are searched with all that is in them: pictures (PNG, JPEG, TIFF, BMP, WebP), volumes (NIfTI) and arrays
-(.npy, .npz: one image or several, channels first, uint8 or numbers in [0, 1], prepared as the model's data was).
+folders, which are searched with all that is in them: pictures (PNG, JPEG, TIFF, BMP, WebP), DICOM (.dcm, an image a
+file), volumes (NIfTI) and arrays (.npy, .npz: one image or several, channels first, uint8 or numbers in [0, 1],
+prepared as the model's data was).
 
 Images are brought to the model's input as its data set's loader would. Where that never scaled any (MedMNIST, the
 phantom), pictures of another size are refused. The decision is taken at the operating point that validation chose. A
@@ -57,7 +58,7 @@ settings:
   format=table         table, csv or json; left out, it is what the suffix of output says, and else table
   output=FILE          a file to write instead of the screen
   masks=FOLDER         of a segmentation: where the masks go, a new or empty folder; left out, masks_<time>
-  on_bad_record=error  what becomes of files that cannot be used: error ends before anything is predicted, skip leaves
+  on_bad_record=stop   what becomes of files that cannot be used: stop ends before anything is predicted, skip leaves
                        them out and lists them
   device=auto          auto (CUDA where there is one), cpu or cuda
 
@@ -103,7 +104,7 @@ def _predict(names: Sequence[str], config: PredictConfig) -> int:
     count, errors = len(asking.files), error_console()
     # On the error stream: the standard output holds the answers and nothing else.
     quiet: dict[str, Any] = {"console": errors, "total": count, "transient": True, "disable": not errors.is_terminal}
-    if config.on_bad_record == "error":
+    if config.on_bad_record == "stop":
         for _ in track(asking.check(), "reading", **quiet):
             pass
     model = ReleasedModel.load(

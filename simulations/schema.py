@@ -51,7 +51,7 @@ class MedMnistConfig(DataConfig):
     """Options of one MedMNIST set; its splits are official."""
 
     size: int = 28
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
 
 
 @dataclass
@@ -69,7 +69,7 @@ class ChestXrayConfig(DataConfig):
     task: str = "binary"
     val_fraction: float = 0.1
     split_seed: int = 0
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
 
 
 @dataclass
@@ -82,7 +82,7 @@ class RadImageNetConfig(DataConfig):
     train_csv: str = "RadiologyAI_train.csv"
     val_csv: str = "RadiologyAI_val.csv"
     test_csv: str = "RadiologyAI_test.csv"
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Ham10000Config(DataConfig):
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
 
 
 @dataclass
@@ -109,7 +109,49 @@ class MsdConfig(DataConfig):
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
+
+
+@dataclass
+class ManifestConfig(DataConfig):
+    """What sets that a manifest lists have in common."""
+
+    manifest: str | None = None
+    folder: str | None = None
+    class_names: list[str] | None = None
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    on_bad_record: str = "stop"
+
+
+@dataclass
+class ImagefolderConfig(ManifestConfig):
+    """Options of listed pictures."""
+
+    image_size: int = 64
+    mode: str = "L"
+
+
+@dataclass
+class NiftiConfig(ManifestConfig):
+    """Options of listed volumes."""
+
+    image_size: list[int] = field(default_factory=lambda: [40, 56, 40])
+    fit: str = "crop"
+    spacing: list[float] | None = None
+    window: list[float] | None = None
+
+
+@dataclass
+class DicomConfig(ManifestConfig):
+    """Options of listed DICOM. ``image_size`` is one number for images, three for volumes."""
+
+    image_size: Any = 64
+    mode: str = "L"
+    fit: str = "crop"
+    spacing: list[float] | None = None
+    window: list[float] | None = None
 
 
 @dataclass
@@ -411,7 +453,7 @@ class PredictConfig:
     format: str | None = None
     output: str | None = None
     masks: str | None = None
-    on_bad_record: str = "error"
+    on_bad_record: str = "stop"
     device: str = "auto"
 
 
@@ -461,6 +503,9 @@ def register() -> None:
     store.store(group="data", name="radimagenet_schema", node=RadImageNetConfig)
     store.store(group="data", name="ham10000_schema", node=Ham10000Config)
     store.store(group="data", name="msd_schema", node=MsdConfig)
+    store.store(group="data", name="imagefolder_schema", node=ImagefolderConfig)
+    store.store(group="data", name="nifti_schema", node=NiftiConfig)
+    store.store(group="data", name="dicom_schema", node=DicomConfig)
     store.store(group="model", name="cnn_schema", node=CnnConfig)
     store.store(group="model", name="resnet9_schema", node=ResNet9Config)
     store.store(group="model", name="unet_schema", node=UnetConfig)

@@ -10,8 +10,8 @@ from hbdp_fed.errors import DataFileError, unknown_choice
 
 _LOGGER = logging.getLogger(__name__)
 
-POLICIES = ("error", "skip")
-"""``error`` ends the run before anything is trained; ``skip`` leaves the record out, counts it and says so."""
+POLICIES = ("stop", "skip")
+"""``stop`` ends the run before anything is trained; ``skip`` leaves the record out, counts it and says so."""
 
 
 @dataclass
@@ -43,9 +43,9 @@ class BadRecords:
             problem: What is wrong with it, as the end of a sentence that begins with the path.
 
         Raises:
-            DataFileError: under ``error``.
+            DataFileError: under ``stop``.
         """
-        if self.policy == "error":
+        if self.policy == "stop":
             raise DataFileError(path, f"{problem}; repair it, or leave such records out with {self.key}=skip")
         _LOGGER.info("skipped %s: %s", path, problem)
         self.skipped.append(f"{path}: {problem}")

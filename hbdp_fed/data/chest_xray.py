@@ -73,7 +73,7 @@ def load_chest_xray(
     task: str = "binary",
     val_fraction: float = 0.1,
     split_seed: int = 0,
-    on_bad_record: str = "error",
+    on_bad_record: str = "stop",
 ) -> ImageDataset:
     """Read ``root/chest_xray/{train,test}/{NORMAL,PNEUMONIA}``; the test split is the official one.
 
@@ -100,7 +100,7 @@ def load_chest_xray(
             virus).
         val_fraction: The share of the training split's patients that go to the validation split, in (0, 1).
         split_seed: The division's own seed.
-        on_bad_record: ``error`` or ``skip``: what becomes of a file that cannot be read, or whose name does not tell
+        on_bad_record: ``stop`` or ``skip``: what becomes of a file that cannot be read, or whose name does not tell
             the patient, or contradicts its folder.
 
     Returns:
@@ -109,7 +109,7 @@ def load_chest_xray(
 
     Raises:
         SettingError: if an option cannot be used.
-        DataFileError: if a folder is missing or has no image, or a record is bad under ``error``.
+        DataFileError: if a folder is missing or has no image, or a record is bad under ``stop``.
     """
     if task not in CHEST_XRAY_TASKS:
         raise unknown_choice("data.task", task, CHEST_XRAY_TASKS)

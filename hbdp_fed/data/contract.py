@@ -99,13 +99,15 @@ class Preparation:
     """How an image comes from its file to the contract's form, so that another one can be brought to the same.
 
     Attributes:
-        kind: ``array`` (uint8 pixels of the right size, of which 255 becomes 1), ``photograph`` (a picture file),
+        kind: ``array`` (uint8 pixels of the right size, of which 255 becomes 1), ``photograph`` (a picture file of 8
+            bits), ``picture`` (a picture file of any bits and any side up), ``dicom`` (a DICOM file that is an image),
             ``volume`` (a NIfTI file) or ``drawn`` (there is no file).
         words: The same as a sentence.
-        details: What else a program needs, as plain JSON values. ``photograph``: ``mode`` (Pillow's, ``L`` or ``RGB``),
-            ``size`` (height and width) and ``resampling``. ``volume``: ``orientation``, ``spacing`` (mm, or None),
-            ``intensity`` (``window`` with two Hounsfield units, or ``percentiles`` of each channel by itself, which
-            become 0 and 1), ``fit`` (``crop`` or ``scale``) and ``size``.
+        details: What else a program needs, as plain JSON values. ``photograph`` and ``picture``: ``mode`` (Pillow's,
+            ``L`` or ``RGB``), ``size`` (height and width) and ``resampling``. ``dicom``: these, and ``window`` (the
+            values that become 0 and 1, or None for each file's own). ``volume``: ``orientation``, ``spacing`` (mm, or
+            None), ``intensity`` (``window`` with two Hounsfield units, or ``percentiles`` of each channel by itself,
+            which become 0 and 1), ``fit`` (``crop`` or ``scale``) and ``size``.
     """
 
     kind: str

@@ -91,7 +91,7 @@ def load_ham10000(
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     split_seed: int = 0,
-    on_bad_record: str = "error",
+    on_bad_record: str = "stop",
 ) -> ImageDataset:
     """Read ``root/ham10000``: the table, the folders ``HAM10000_images*`` and, for outlines, ``masks*``.
 
@@ -106,7 +106,7 @@ def load_ham10000(
         val_fraction: The share of lesions in the validation split.
         test_fraction: The share of lesions in the test split.
         split_seed: The division's own seed.
-        on_bad_record: ``error`` or ``skip``: what becomes of a row that is cut off, repeats a photograph or has an
+        on_bad_record: ``stop`` or ``skip``: what becomes of a row that is cut off, repeats a photograph or has an
             unknown diagnosis, and of a record whose files are missing or cannot be read.
 
     Returns:
@@ -115,7 +115,7 @@ def load_ham10000(
 
     Raises:
         SettingError: if an option cannot be used.
-        DataFileError: if the table is missing or not HAM10000's, a record is bad under ``error``, or ``skip`` leaves a
+        DataFileError: if the table is missing or not HAM10000's, a record is bad under ``stop``, or ``skip`` leaves a
             split without a record.
     """
     if task not in HAM10000_TASKS:

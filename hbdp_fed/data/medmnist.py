@@ -131,13 +131,13 @@ MEDMNIST_SETS: Mapping[str, MedMnistSet] = {
 
 
 def load_any_medmnist(
-    *, root: Path, set: str = "pneumoniamnist", size: int = 28, on_bad_record: str = "error"
+    *, root: Path, set: str = "pneumoniamnist", size: int = 28, on_bad_record: str = "stop"
 ) -> ImageDataset:
     """Read the set that an option names; everything else is as in :func:`load_medmnist`."""
     return load_medmnist(set, root=root, size=size, on_bad_record=on_bad_record)
 
 
-def load_medmnist(name: str, *, root: Path, size: int = 28, on_bad_record: str = "error") -> ImageDataset:
+def load_medmnist(name: str, *, root: Path, size: int = 28, on_bad_record: str = "stop") -> ImageDataset:
     """Read ``root/medmnist/<name>.npz``, or ``<name>_<size>.npz`` for the larger sizes.
 
     The splits are the official ones, in the file's order. There are no outlines, and no patients are known.
@@ -146,7 +146,7 @@ def load_medmnist(name: str, *, root: Path, size: int = 28, on_bad_record: str =
         name: A key of ``MEDMNIST_SETS``.
         root: The folder that holds the folder ``medmnist``.
         size: The side of the images in pixels (voxels), one of :data:`SIZES`.
-        on_bad_record: ``error`` or ``skip``: what becomes of a record whose label is none of the set's.
+        on_bad_record: ``stop`` or ``skip``: what becomes of a record whose label is none of the set's.
 
     Returns:
         uint8 images: grey (N, 1, H, W), RGB (N, 3, H, W) or, of a 3D set, (N, 1, D, H, W). In a binary set class 1 is

@@ -7,11 +7,10 @@ Antonelli et al., "The Medical Segmentation Decathlon", Nature Communications 13
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hbdp_fed.data.bad_records import BadRecords, reason
-from hbdp_fed.data.checks import check_integer, check_number
-from hbdp_fed.data.contract import ImageDataset, Preparation, Records
+from hbdp_fed.data.bad_records import BadRecords
+from hbdp_fed.data.contract import ImageDataset, Records
+from hbdp_fed.data.grid import READERS, Grid
 from hbdp_fed.data.splits import SplitSettings, split_by_group
-from hbdp_fed.data.volumes import Prepare, StoredVolume, read_nifti, volume_pipeline
-from hbdp_fed.errors import DataFileError, SettingError, unknown_choice
-
-PERCENTILES = (0.5, 99.5)
-"""Of each volume and channel by itself: what is outside is clipped, for one bright voxel may be a thousand times as
-bright as tissue."""
-
-FITS = ("crop", "scale")
-"""How a volume comes to the common size: padded or cropped around its centre, or scaled as a whole."""
+from hbdp_fed.data.volumes import Prepare, StoredVolume, prepared_pair, read_nifti, volume_pipeline
+from hbdp_fed.errors import DataFileError
 
 _LIST = "dataset.json"
 _FOLDERS = ("imagesTr", "labelsTr")
 _SUFFIXES = (".nii.gz", ".nii")
-
-_MOST_VOXELS = 2**28
-"""Of one volume, which is a gigabyte."""
-
-_READERS = 4
-"""Volumes in preparation at once: a large CT takes gigabytes while it is, however many processors there are."""
 
 _CHUNK = 16
 """Volumes in flight at once: an error stops the reading at the next chunk."""
@@ -90,7 +76,7 @@ def load_msd(
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     split_seed: int = 0,
-    on_bad_record: str = "error",
+    on_bad_record: str = "stop",
 ) -> ImageDataset:
     """Read ``root/msd/<task>``.
 
@@ -104,13 +90,13 @@ def load_msd(
         root: The folder that holds the folder ``msd``.
         task: The task's folder, for example ``Task03_Liver``.
         image_size: The common size in voxels, three sides of at least 16, in the order right, anterior, superior.
-        fit: A key of :data:`FITS`.
+        fit: One of :data:`hbdp_fed.data.grid.FITS`.
         spacing: The size of a voxel in mm that volumes are resampled to first, three numbers; None leaves them.
         window: For CT: the Hounsfield units that become 0 and 1. The default shows the organs of the abdomen.
         val_fraction: The share of volumes in the validation split.
         test_fraction: The share of volumes in the test split.
         split_seed: The division's own seed.
-        on_bad_record: ``error`` or ``skip``: what becomes of a volume without label, a label without volume, and of
+        on_bad_record: ``stop`` or ``skip``: what becomes of a volume without label, a label without volume, and of
             files that cannot be read or contradict each other.
 
     Returns:
@@ -118,11 +104,11 @@ def load_msd(
 
     Raises:
         SettingError: if an option cannot be used.
-        DataFileError: if ``dataset.json`` is missing or not the Decathlon's, a record is bad under ``error``, or
+        DataFileError: if ``dataset.json`` is missing or not the Decathlon's, a record is bad under ``stop``, or
             ``skip`` leaves a split without a record.
     """
     settings = SplitSettings(val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)
-    _check_options(image_size=image_size, fit=fit, spacing=spacing, window=window)
+    grid = Grid(size=image_size, fit=fit, spacing=spacing, window=window)
     bad = BadRecords(on_bad_record)
     layout = _read_layout(root / "msd", task)
     everyone = torch.arange(len(layout.pairs))
@@ -131,11 +117,11 @@ def load_msd(
     # By the list alone: which files can be read moves no volume to another split.
     split = split_by_group(everyone, torch.zeros_like(everyone), settings)
     whole = list(_complete_pairs(layout, bad))
-    preparation = _preparation(layout, image_size=image_size, fit=fit, spacing=spacing, window=window)
+    preparation = (grid if layout.is_ct else replace(grid, window=None)).preparation()
     prepare = volume_pipeline(preparation.details, label=True)
     volumes: list[_Volume] = []
     kept = []
-    with ThreadPoolExecutor(max_workers=min(_READERS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(READERS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(whole), _CHUNK):
             chunk = whole[start : start + _CHUNK]
             reads = pool.map(lambda number: _read(layout.pairs[number], layout, prepare), chunk)
@@ -170,55 +156,6 @@ def load_msd(
         preparation=preparation,
         licence="CC BY-SA 4.0",
     )
-
-
-def _preparation(
-    layout: _Layout,
-    *,
-    image_size: Sequence[int],
-    fit: str,
-    spacing: Sequence[float] | None,
-    window: Sequence[float],
-) -> Preparation:
-    """What becomes of an image (see :func:`hbdp_fed.data.volumes.volume_pipeline`)."""
-    low, high = window if layout.is_ct else PERCENTILES
-    unit = "Hounsfield units" if layout.is_ct else "percentiles of each channel by itself"
-    resampled = "" if spacing is None else f"resampled to voxels of {' x '.join(f'{size:g}' for size in spacing)} mm, "
-    fitted = "padded or cropped around its centre" if fit == "crop" else "scaled"
-    return Preparation(
-        kind="volume",
-        words=(
-            f"the volume is turned to right, anterior, superior, {resampled}its grey levels from {low:g} to {high:g} "
-            f"({unit}) become 0 to 1, and it is {fitted} to {' x '.join(map(str, image_size))} voxels"
-        ),
-        details={
-            "orientation": "RAS",
-            "spacing": None if spacing is None else list(spacing),
-            "intensity": {"kind": "window" if layout.is_ct else "percentiles", "low": low, "high": high},
-            "fit": fit,
-            "size": list(image_size),
-        },
-    )
-
-
-def _check_options(
-    *, image_size: Sequence[int], fit: str, spacing: Sequence[float] | None, window: Sequence[float]
-) -> None:
-    if isinstance(image_size, int) or len(image_size) != 3:
-        raise SettingError("data.image_size", f"must be three numbers, as in [40,56,40], got {image_size}")
-    for side in image_size:
-        check_integer("data.image_size", side, minimum=16)
-    if math.prod(image_size) > _MOST_VOXELS:
-        raise SettingError("data.image_size", f"must come to at most {_MOST_VOXELS} voxels, got {list(image_size)}")
-    if fit not in FITS:
-        raise unknown_choice("data.fit", fit, FITS)
-    if spacing is not None:
-        if isinstance(spacing, int | float) or len(spacing) != 3:
-            raise SettingError("data.spacing", f"must be three numbers in mm or null, got {spacing}")
-        for size in spacing:
-            check_number("data.spacing", size, low=0.0, open_ends=True)
-    if isinstance(window, int | float) or len(window) != 2 or not -np.inf < window[0] < window[1] < np.inf:
-        raise SettingError("data.window", f"must be two Hounsfield units, the lower one first, got {window}")
 
 
 def _read_layout(folder: Path, task: str) -> _Layout:
@@ -294,8 +231,6 @@ def _complete_pairs(layout: _Layout, bad: BadRecords) -> Iterator[int]:
 
 def _read(pair: tuple[Path, Path], layout: _Layout, prepare: Prepare) -> _Volume | tuple[Path, str]:
     """One record, or the file that is to blame and what is wrong with it."""
-    from monai.data.meta_tensor import MetaTensor
-
     image, label = (read_nifti(path) for path in pair)
     if isinstance(image, str):
         return pair[0], image
@@ -304,21 +239,9 @@ def _read(pair: tuple[Path, Path], layout: _Layout, prepare: Prepare) -> _Volume
     if blame := _contradiction(pair, image, label, layout) or _other_grid(pair, image.affine, label.affine):
         return blame
     try:
-        # The label is where the image is, though its own matrix may differ in a last digit.
-        affine = torch.from_numpy(image.affine)
-        ready = prepare(
-            {
-                "image": MetaTensor(image.channels_first, affine=affine),
-                "label": MetaTensor(torch.from_numpy(label.voxels[None]), affine=affine),
-            }
-        )
-    except (ValueError, RuntimeError) as error:
-        return pair[0], f"cannot be brought to the common grid ({reason(error)})"
-    return _Volume(
-        image=ready["image"].as_tensor().float().contiguous(),
-        labels=ready["label"].as_tensor()[0].long(),
-        spacing=tuple(round(float(size), 3) for size in ready["image"].pixdim),
-    )
+        return _Volume(*prepared_pair(image, label.voxels, prepare))
+    except ValueError as error:
+        return pair[0], str(error)
 
 
 def _contradiction(

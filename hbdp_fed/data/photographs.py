@@ -94,7 +94,7 @@ def read_photographs(
         uint8 (n, C, image_size, image_size), and int64 (n,): which of ``paths`` they are, ascending.
 
     Raises:
-        DataFileError: if a file is missing, cut off or broken, or has more than 8 bits a channel, under ``error``.
+        DataFileError: if a file is missing, cut off or broken, or has more than 8 bits a channel, under ``stop``.
     """
 
     def read(path: Path) -> Tensor | str:

@@ -65,7 +65,7 @@ def load_radimagenet(
     train_csv: str = "RadiologyAI_train.csv",
     val_csv: str = "RadiologyAI_val.csv",
     test_csv: str = "RadiologyAI_test.csv",
-    on_bad_record: str = "error",
+    on_bad_record: str = "stop",
 ) -> ImageDataset:
     """Read ``root/radimagenet``: a table for each official split, and the images that the tables name.
 
@@ -88,7 +88,7 @@ def load_radimagenet(
         train_csv: The training split's table, a path in the folder ``radimagenet``.
         val_csv: The validation split's.
         test_csv: The test split's.
-        on_bad_record: ``error`` or ``skip``: what becomes of a line without file name or label, and of an image that is
+        on_bad_record: ``stop`` or ``skip``: what becomes of a line without file name or label, and of an image that is
             missing or cannot be read.
 
     Returns:
@@ -97,7 +97,7 @@ def load_radimagenet(
 
     Raises:
         SettingError: if an option cannot be used.
-        DataFileError: if a table is missing, empty or without a column, or a record is bad under ``error``.
+        DataFileError: if a table is missing, empty or without a column, or a record is bad under ``stop``.
     """
     check_integer("data.image_size", image_size, minimum=16)
     bad = BadRecords(on_bad_record)

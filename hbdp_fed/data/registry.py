@@ -15,6 +15,10 @@ from hbdp_fed.data.contract import ImageDataset
 from hbdp_fed.data.ham10000 import ham10000_files, load_ham10000
 from hbdp_fed.data.medmnist import any_medmnist_files, load_any_medmnist, load_medmnist, medmnist_files
 from hbdp_fed.data.msd import load_msd, msd_files
+from hbdp_fed.data.own.dicom import load_dicom
+from hbdp_fed.data.own.files import own_files
+from hbdp_fed.data.own.imagefolder import load_imagefolder
+from hbdp_fed.data.own.nifti import load_nifti
 from hbdp_fed.data.phantom import load_phantom
 from hbdp_fed.data.radimagenet import load_radimagenet, radimagenet_files
 from hbdp_fed.errors import SettingError, unknown_choice
@@ -63,6 +67,10 @@ DATASETS: Mapping[str, DatasetEntry] = {
     "msd": DatasetEntry(load_msd, needs_files=True, files=msd_files),
     "chest_xray": DatasetEntry(load_chest_xray, needs_files=True, files=chest_xray_files),
     "radimagenet": DatasetEntry(load_radimagenet, needs_files=True, files=radimagenet_files),
+    # Whatever a hospital has, by a table of its own.
+    "imagefolder": DatasetEntry(load_imagefolder, needs_files=True, files=own_files),
+    "nifti": DatasetEntry(load_nifti, needs_files=True, files=own_files),
+    "dicom": DatasetEntry(load_dicom, needs_files=True, files=own_files),
 }
 
 

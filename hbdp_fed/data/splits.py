@@ -80,7 +80,9 @@ def split_by_group(groups: Tensor, strata: Tensor, settings: SplitSettings) -> S
     return Split(train=train, val=val, test=test)
 
 
-def split_train_val(groups: Tensor, strata: Tensor, *, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def split_train_val(
+    groups: Tensor, strata: Tensor, *, val_fraction: float, seed: int, key: str = "data.val_fraction"
+) -> tuple[Tensor, Tensor]:
     """Divide the records of an official training split, as :func:`split_by_group` does; the test split is official too.
 
     Args:
@@ -88,6 +90,7 @@ def split_train_val(groups: Tensor, strata: Tensor, *, val_fraction: float, seed
         strata: int64 (N,), what is to be spread evenly. A group counts for its first record's.
         val_fraction: The share of groups in the validation split, in (0, 1): of all and of each stratum, up to one.
         seed: The division's own seed, at least 0.
+        key: The setting of the fraction, for messages.
 
     Returns:
         The training and the validation split: int64 indices, ascending; together all records, each once.
@@ -95,7 +98,7 @@ def split_train_val(groups: Tensor, strata: Tensor, *, val_fraction: float, seed
     Raises:
         SettingError: if a value cannot be used, or there are so few groups that a split would be empty.
     """
-    check_number("data.val_fraction", val_fraction, low=0.0, high=1.0, open_ends=True)
+    check_number(key, val_fraction, low=0.0, high=1.0, open_ends=True)
     check_integer("data.split_seed", seed, minimum=0)
     first, member = first_and_member(groups)
     order = _by_stratum(strata[first].numpy(), seed, "split")
@@ -104,7 +107,7 @@ def split_train_val(groups: Tensor, strata: Tensor, *, val_fraction: float, seed
     train, val = (torch.from_numpy(np.flatnonzero(is_val[member] == side)) for side in (False, True))
     if not (len(train) and len(val)):
         raise SettingError(
-            "data.val_fraction",
+            key,
             f"{len(first)} groups of records are too few for a share of {val_fraction:g}: a split would be empty",
         )
     return train, val

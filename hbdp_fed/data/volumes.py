@@ -140,6 +140,41 @@ def prepared_image(stored: StoredVolume, prepare: Prepare) -> tuple[Tensor, NDAr
     return ready.as_tensor().float().contiguous(), affine
 
 
+def prepared_pair(
+    stored: StoredVolume, labels: NDArray[Any], prepare: Prepare
+) -> tuple[Tensor, Tensor, tuple[float, ...]]:
+    """A volume and its labels on the common grid.
+
+    Args:
+        stored: As it was read.
+        labels: A class a voxel, (X, Y, Z), where the volume is, though the matrix of their own file may differ in a
+            last digit.
+        prepare: Of :func:`volume_pipeline` with a label.
+
+    Returns:
+        The image float32 (M, *size) in [0, 1], the labels int64 (*size), and the size of a voxel in mm.
+
+    Raises:
+        ValueError: if the volume cannot be brought to the common grid.
+    """
+    from monai.data.meta_tensor import MetaTensor
+
+    affine = torch.from_numpy(stored.affine)
+    pair = {
+        "image": MetaTensor(stored.channels_first, affine=affine),
+        "label": MetaTensor(torch.from_numpy(labels[None]), affine=affine),
+    }
+    try:
+        ready = prepare(pair)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"cannot be brought to the common grid ({reason(error)})") from error
+    return (
+        ready["image"].as_tensor().float().contiguous(),
+        ready["label"].as_tensor()[0].long(),
+        tuple(round(float(size), 3) for size in ready["image"].pixdim),
+    )
+
+
 def on_file_grid(
     mask: NDArray[np.uint8], affine: NDArray[np.float64], *, like: NDArray[np.float64], shape: Sequence[int]
 ) -> NDArray[np.uint8]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from hbdp_fed.errors import DataFileError
 
-PICTURE, VOLUME, ARRAY = "picture", "volume", "array"
+PICTURE, VOLUME, ARRAY, DICOM = "picture", "volume", "array", "dicom"
 
 SUFFIXES: Mapping[str, tuple[str, ...]] = {
     PICTURE: (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"),
     VOLUME: (".nii.gz", ".nii"),
     ARRAY: (".npy", ".npz"),
+    DICOM: (".dcm", ".dicom"),
 }
 """The kinds of files that can hold an image, by the endings of their names, in small letters."""
 

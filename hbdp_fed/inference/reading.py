@@ -17,9 +17,16 @@ from torch import Tensor
 
 from hbdp_fed.data.bad_records import reason
 from hbdp_fed.data.contract import as_floats
+from hbdp_fed.data.defects import Defect
+from hbdp_fed.data.dicom.compression import frame_of
+from hbdp_fed.data.dicom.elements import read_header
+from hbdp_fed.data.dicom.image import DICOM as OF_DICOM
+from hbdp_fed.data.dicom.image import read_dicom_image
 from hbdp_fed.data.photographs import CHANNELS, UNREADABLE, read_photograph
+from hbdp_fed.data.pictures import PICTURE as OF_PICTURE
+from hbdp_fed.data.pictures import read_picture, upright_size
 from hbdp_fed.data.volumes import StoredVolume, prepared_image, read_nifti, volume_pipeline
-from hbdp_fed.inference.finding import ARRAY, PICTURE, VOLUME
+from hbdp_fed.inference.finding import ARRAY, DICOM, PICTURE, VOLUME
 
 PHOTOGRAPH, OF_VOLUME = "photograph", "volume"
 """The kinds of :class:`hbdp_fed.data.Preparation` that start from a file of any size."""
@@ -85,6 +92,7 @@ def readers_for(wanted: ModelInput) -> Mapping[str, Reader]:
         PICTURE: _picture_reader,
         VOLUME: _volume_reader,
         ARRAY: _array_reader,
+        DICOM: _dicom_reader,
     }
     return {kind: make(wanted) for kind, make in readers.items()}
 
@@ -93,6 +101,10 @@ def _picture_reader(wanted: ModelInput) -> Reader:
     channels, spatial = wanted.shape[0], wanted.spatial
     if len(spatial) != 2 or channels not in _MODES:
         return _refusing(f"is a picture, but the model takes images of the shape {wanted.shape}")
+    if wanted.kind == OF_DICOM:
+        return _refusing("is a picture, but the model takes DICOM files")
+    if wanted.kind == OF_PICTURE:
+        return _own_picture_reader(wanted)
     height, width = spatial
     is_scaled = wanted.kind == PHOTOGRAPH
 
@@ -107,6 +119,36 @@ def _picture_reader(wanted: ModelInput) -> Reader:
         if isinstance(pixels, str):
             raise Unusable(pixels)
         return [ReadImage(path.name, as_floats(pixels), original=own)]
+
+    return read
+
+
+def _own_picture_reader(wanted: ModelInput) -> Reader:
+    def read(path: Path) -> list[ReadImage]:
+        try:
+            pixels = read_picture(path, mode=wanted.details["mode"], size=(wanted.spatial[0], wanted.spatial[1]))
+            return [ReadImage(path.name, as_floats(pixels), original=upright_size(path))]
+        except Defect as defect:
+            raise Unusable(defect.text) from defect
+
+    return read
+
+
+def _dicom_reader(wanted: ModelInput) -> Reader:
+    if wanted.kind == OF_VOLUME:
+        return _refusing("is a slice of a volume; convert its series to NIfTI, in Hounsfield units if it is CT")
+    if wanted.kind != OF_DICOM:
+        return _refusing(f"is a DICOM file, but the model takes images of the shape {wanted.shape} that were none")
+    details = wanted.details
+
+    def read(path: Path) -> list[ReadImage]:
+        size = (wanted.spatial[0], wanted.spatial[1])
+        try:
+            pixels = read_dicom_image(path, mode=details["mode"], size=size, window=details["window"])
+            frame = frame_of(read_header(path))
+        except Defect as defect:
+            raise Unusable(defect.text) from defect
+        return [ReadImage(path.name, pixels, original=(frame.rows, frame.columns))]
 
     return read
 

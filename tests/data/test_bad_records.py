@@ -14,7 +14,7 @@ PATH = Path("folder") / "image.png"
 
 
 def test_by_default_the_error_names_the_file_and_the_way_out() -> None:
-    bad = BadRecords("error")
+    bad = BadRecords("stop")
     with pytest.raises(DataFileError, match=r"image\.png: is empty; .*data\.on_bad_record=skip") as caught:
         bad.refuse(PATH, "is empty")
     assert caught.value.path == PATH
@@ -34,5 +34,5 @@ def test_skipped_records_are_counted_in_order_and_said(caplog: pytest.LogCapture
 
 
 def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingError, match=r"^data\.on_bad_record: 'ignore' is not known.*error, skip"):
+    with pytest.raises(SettingError, match=r"^data\.on_bad_record: 'ignore' is not known.*skip, stop"):
         BadRecords("ignore")

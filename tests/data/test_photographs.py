@@ -28,7 +28,7 @@ def write(path: Path, mode: str = "RGB", seed: int = 0, side: int = 48) -> Path:
     return path
 
 
-def read(*paths: Path, mode: str = "L", policy: str = "error", nearest: bool = False) -> NDArray[np.uint8]:
+def read(*paths: Path, mode: str = "L", policy: str = "stop", nearest: bool = False) -> NDArray[np.uint8]:
     images, _ = read_photographs(paths, mode=mode, image_size=SIZE, bad=BadRecords(policy), nearest=nearest)
     return images.numpy()
 

@@ -23,10 +23,12 @@ def test_loads_the_phantom_with_its_options_and_without_a_folder() -> None:
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        SettingError, match=r"^data: 'fantom' is not known; .*: breastmnist, chest_xray, ham10000"
+        SettingError, match=r"^data: 'fantom' is not known; .*: breastmnist, chest_xray, dicom, ham10000, imagef"
     ) as caught:
         load_dataset("fantom")
-    assert str(caught.value).endswith("ham10000, medmnist, msd, phantom, pneumoniamnist, radimagenet")
+    assert str(caught.value).endswith(
+        "ham10000, imagefolder, medmnist, msd, nifti, phantom, pneumoniamnist, radimagenet"
+    )
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
@@ -47,6 +49,7 @@ def test_a_set_of_files_without_a_folder_says_which_variable_to_set() -> None:
     assert caught.value.key == "data"
 
 
+LISTED = ("manifest", "folder", "class_names")
 DIVISION = ("val_fraction", "test_fraction", "split_seed", "on_bad_record")
 
 
@@ -58,6 +61,9 @@ DIVISION = ("val_fraction", "test_fraction", "split_seed", "on_bad_record")
         ("breastmnist", ("size", "on_bad_record")),
         ("ham10000", ("task", "image_size", *DIVISION)),
         ("msd", ("task", "image_size", "fit", "spacing", "window", *DIVISION)),
+        ("imagefolder", (*LISTED, "image_size", "mode", *DIVISION)),
+        ("nifti", (*LISTED, "image_size", "fit", "spacing", "window", *DIVISION)),
+        ("dicom", (*LISTED, "image_size", "mode", "fit", "spacing", "window", *DIVISION)),
     ],
 )
 def test_every_entry_names_its_options(name: str, options: tuple[str, ...]) -> None:

@@ -17,12 +17,13 @@ def touch(*paths: Path) -> None:
 
 
 def test_folders_are_searched_and_what_is_no_image_is_left_out(tmp_path: Path) -> None:
-    names = ("b/2.PNG", "b/deep/3.nii.gz", "a.npy", "b/notes.txt", "b/._2.png", ".hidden/4.png")
+    names = ("b/2.PNG", "b/deep/3.nii.gz", "b/4.DCM", "a.npy", "b/notes.txt", "b/._2.png", ".hidden/4.png")
     touch(*(tmp_path / name for name in names))
     found = find_images([tmp_path])
     assert [(file.path.relative_to(tmp_path).as_posix(), file.kind, file.stem) for file in found] == [
         ("a.npy", "array", "a"),
         ("b/2.PNG", "picture", "2"),
+        ("b/4.DCM", "dicom", "4"),
         ("b/deep/3.nii.gz", "volume", "3"),
     ]
 

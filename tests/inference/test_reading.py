@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from hbdp_fed.data import as_floats, load_dataset
+from hbdp_fed.data import ImageDataset, as_floats, load_dataset
+from hbdp_fed.data.dicom.series import read_series, read_series_volume
 from hbdp_fed.inference import ModelInput, Unusable, find_images, readers_for
 from hbdp_fed.inference.reading import ReadImage
+from tests.data.own.writing import write_pictures, write_radiographs, write_scans
 
 RNG = np.random.default_rng(0)
 
@@ -47,6 +49,80 @@ def test_pictures_are_read_as_the_loader_of_their_data_set_reads_them(tmp_path: 
         (image,) = read(tmp_path / "chest_xray" / str(name), wanted)
         assert torch.equal(image.pixels, as_floats(pixels))
         assert image.original == ((40, 53) if "NORMAL" in name else (90, 33))
+
+
+def wanted_by(dataset: ImageDataset) -> ModelInput:
+    assert dataset.preparation is not None
+    # As a card keeps it.
+    details = json.loads(json.dumps(dict(dataset.preparation.details)))
+    return ModelInput(tuple(dataset.train.images.shape[1:]), dataset.preparation.kind, details)
+
+
+def as_loaded(dataset: ImageDataset, folder: Path) -> None:
+    """Every test file, read for a model of this data set, is what the loader made of it."""
+    assert dataset.test.names is not None
+    assert len(dataset.test) > 1
+    for name, pixels in zip(dataset.test.names, dataset.test.images, strict=True):
+        (image,) = read(folder / str(name), wanted_by(dataset))
+        assert torch.equal(image.pixels, as_floats(pixels))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_own_pictures_are_read_as_their_loader_reads_them(mode: str, tmp_path: Path) -> None:
+    """Of 8 and of 16 bits, and one that lies on its side."""
+    write_pictures(tmp_path)
+    for number in range(0, 40, 3):
+        deep = RNG.integers(0, 65536, (20, 24)).astype(np.uint16)
+        Image.fromarray(deep).save(tmp_path / f"own/{number:02d}.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save_picture(tmp_path / "own/turned.png", (30, 20))
+    Image.open(tmp_path / "own/turned.png").save(tmp_path / "own/turned.png", exif=exif)
+    options = {"manifest": "own/manifest.csv", "image_size": 16, "mode": mode}
+    dataset = load_dataset("imagefolder", root=tmp_path, options=options)
+    as_loaded(dataset, tmp_path / "own")
+    (image,) = read(tmp_path / "own/turned.png", wanted_by(dataset))
+    assert image.original == (20, 30)
+
+
+@pytest.mark.parametrize("window", [None, [0, 3000]])
+def test_dicom_files_are_read_as_their_loader_reads_them(window: list[float] | None, tmp_path: Path) -> None:
+    write_radiographs(tmp_path)
+    options = {"manifest": "own/manifest.csv", "image_size": 16, "window": window, "val_fraction": 0.2}
+    dataset = load_dataset("dicom", root=tmp_path, options=options)
+    as_loaded(dataset, tmp_path / "own")
+    (image,) = read(tmp_path / "own/00.dcm", wanted_by(dataset))
+    assert image.original == (20, 24)
+    broken = tmp_path / "own/broken.dcm"
+    broken.write_bytes(b"x")
+    with pytest.raises(Unusable, match="is no DICOM file"):
+        read(broken, wanted_by(dataset))
+    with pytest.raises(Unusable, match="is a picture, but the model takes DICOM files"):
+        read(save_picture(tmp_path / "a.png", (20, 24)), wanted_by(dataset))
+
+
+def test_a_model_of_dicom_series_is_asked_about_nifti(tmp_path: Path) -> None:
+    """In the same units: the volume that the loader read, written as NIfTI, gives the same pixels."""
+    write_scans(tmp_path)
+    options = {
+        "manifest": "own/manifest.csv", "image_size": [16, 16, 16], "window": [-1000, 0], "val_fraction": 0.2,
+    }  # fmt: skip
+    dataset = load_dataset("dicom", root=tmp_path, options=options)
+    assert dataset.test.names is not None
+    for name, pixels in zip(dataset.test.names, dataset.test.images, strict=True):
+        stored = read_series_volume(read_series(tmp_path / "own" / str(name), root=tmp_path))
+        path = tmp_path / "volume.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(stored.voxels, stored.affine), path)
+        (image,) = read(path, wanted_by(dataset))
+        assert torch.equal(image.pixels, pixels)
+    with pytest.raises(Unusable, match="is a slice of a volume; convert its series to NIfTI, in Hounsfield units"):
+        read(tmp_path / "own/00/ct/IM0.dcm", wanted_by(dataset))
+
+
+def test_other_models_do_not_take_dicom(tmp_path: Path) -> None:
+    write_radiographs(tmp_path, 1)
+    with pytest.raises(Unusable, match=r"is a DICOM file, but the model takes images of the shape \(1, 16, 16\)"):
+        read(tmp_path / "own/00.dcm", ModelInput((1, 16, 16), "photograph", {}))
 
 
 @pytest.mark.parametrize("modality", ["CT", "MRI"])

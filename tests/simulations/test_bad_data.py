@@ -207,7 +207,7 @@ def test_a_photograph_that_cannot_be_used_ends_the_run_or_is_left_out_and_counte
 
 def test_what_becomes_of_bad_records_is_one_of_two(lesions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = refusal(capsys, *LESIONS, "data.on_bad_record=ignore")
-    assert told == "error: data.on_bad_record: 'ignore' is not known; choose one of: error, skip\n"
+    assert told == "error: data.on_bad_record: 'ignore' is not known; choose one of: skip, stop\n"
 
 
 # Settings that do not fit the data.

@@ -40,8 +40,8 @@ def test_a_group_brings_its_own_options() -> None:
         ("clients=2.5", r"^clients: .* is not a whole number"),
         (
             "data=nosuch",
-            r"^data: 'nosuch' is not known; choose one of: breastmnist, chest_xray, ham10000, medmnist, msd, phantom, "
-            r"pneumoniamnist, radimagenet$",
+            r"^data: 'nosuch' is not known; choose one of: breastmnist, chest_xray, dicom, ham10000, imagefolder, "
+            r"medmnist, msd, nifti, phantom, pneumoniamnist, radimagenet$",
         ),
         (
             "experiment=nosuch",

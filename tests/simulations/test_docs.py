@@ -177,7 +177,7 @@ def test_arrays_are_trained_on_and_asked_about_as_the_page_shows(
     import numpy as np
     from PIL import Image
 
-    (first, ask, *_) = commands(page("own_data"))
+    (_, first, ask, *_) = commands(page("own_data"))
     assert (
         run([*first[1:], "engine=inprocess", "adversary.attack=none", "training.rounds=1", "evaluation.bootstrap=0"])
         == 0
@@ -192,12 +192,15 @@ def test_arrays_are_trained_on_and_asked_about_as_the_page_shows(
 
 def test_files_and_volumes_are_accepted_as_the_page_shows(mydata: Path) -> None:
     runs = [words[1:] for words in commands(page("own_data")) if words[0] == "run"]
-    assert len(runs) == len(python_blocks(page("own_data"))) == 3
+    assert len(runs) == len(python_blocks(page("own_data"))) == 4
     found = {}
-    for words in runs[1:]:
+    for words in (runs[0], *runs[2:]):
         prepared = prepare(typed(compose_run([*words, "engine=inprocess", "adversary.attack=none"])))
         found[prepared.dataset.name] = prepared
-    pictures, volumes = found["radimagenet"], found["msd"]
+    listed, pictures, volumes = found["imagefolder"], found["radimagenet"], found["msd"]
+    assert [hospital.name for hospital in listed.federated.hospitals] == ["north", "south"]
+    assert listed.dataset.class_names == ("normal", "nodule")
+    assert listed.dataset.group == "patient"
     assert [hospital.name for hospital in pictures.federated.hospitals] == ["north", "south"]
     assert pictures.dataset.class_names == ("mass", "nodule", "normal")
     assert volumes.dataset.class_names == ("background", "organ")

@@ -29,7 +29,7 @@ from tests.simulations.small_runs import BARE, SMALL
         (["report=pdf"], "report: 'pdf' is not known; choose one of: both, html, md"),
         (["smallest_count=0"], "smallest_count: must be at least 1, got 0"),
         (["clients=91"], "clients:"),
-        (["data=nosuch"], "data: 'nosuch' is not known; choose one of: breastmnist, chest_xray, ham10000, medmnist,"),
+        (["data=nosuch"], "data: 'nosuch' is not known; choose one of: breastmnist, chest_xray, dicom, ham10000, ima"),
         (["delta=0.5"], "delta: 0.5 must be below 1/records"),
         (["delta=2"], "delta: must lie strictly between 0 and 1"),
         (["device=tpu"], "device: 'tpu' is not known"),

@@ -12,6 +12,10 @@ from torch import Tensor
 
 from hbdp_fed.data.contract import ImageDataset, Records
 from tests.data import test_chest_xray, test_ham10000, test_medmnist, test_msd, test_radimagenet
+from tests.data.own.writing import write_pictures, write_radiographs, write_scans, write_volumes
+
+OWN = "own/manifest.csv"
+"""The table of what a hospital has."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,26 @@ SMALL_SETS: Mapping[str, SmallSet] = {
         "radimagenet/radiology_ai/US/gb/train000000.png",
         {"max_records": 8},
         {"image_size": 16},
+    ),
+    "imagefolder": SmallSet(
+        "imagefolder", write_pictures, "own/00.png", {"split_seed": 1}, {"manifest": OWN, "image_size": 16}
+    ),
+    "nifti": SmallSet(
+        "nifti",
+        write_volumes,
+        "own/masks/00.nii.gz",
+        {"split_seed": 1},
+        {"manifest": OWN, "image_size": [16, 16, 16], "val_fraction": 0.2},
+    ),
+    "radiographs": SmallSet(
+        "dicom", write_radiographs, "own/00.dcm", {"split_seed": 1}, {"manifest": OWN, "image_size": 16}
+    ),
+    "series": SmallSet(
+        "dicom",
+        write_scans,
+        "own/00/outline/o0.png",
+        {"split_seed": 1},
+        {"manifest": OWN, "image_size": [16, 16, 16], "val_fraction": 0.2},
     ),
 }
 

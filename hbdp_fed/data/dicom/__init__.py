@@ -1,0 +1,1 @@
+"""Reads DICOM: a file as an image, a folder as a volume."""

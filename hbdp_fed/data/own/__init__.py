@@ -1,0 +1,1 @@
+"""A hospital's own files, listed by a table: pictures, NIfTI volumes or DICOM."""

@@ -1,0 +1,1 @@
+"""Writes the table of a hospital's own records from the folders that they lie in."""
