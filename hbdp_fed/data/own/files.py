@@ -22,5 +22,7 @@ def own_files(*, root: Path, manifest: str | None, folder: str | None, **_: Any)
     yield table.path
     for row in table.rows:
         for place in (row.path, row.mask):
-            if place is not None:
-                yield from sorted(place.iterdir()) if place.is_dir() else [place]
+            if place is not None and place.is_dir():
+                yield from sorted(file for file in place.rglob("*") if file.is_file())
+            elif place is not None:
+                yield place
