@@ -41,7 +41,7 @@ def expectation(*, mean: float, variance: float) -> Expectation:
         size_mean=mean,
         size_variance=variance,
         activity=0.1,
-        expected_batch=3.0,
+        expected_records=3.0,
     )
 
 

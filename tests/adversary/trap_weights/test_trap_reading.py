@@ -42,7 +42,7 @@ def expected(codes: Tensor, active: Tensor, factors: Tensor) -> Expectation:
         size_mean=float(sizes.mean()),
         size_variance=float(sizes.var()),
         activity=float(active.mean()),
-        expected_batch=float(RECORDS),
+        expected_records=float(RECORDS),
     )
 
 
