@@ -23,7 +23,7 @@ SMALL = [
     "adversary.attack=[imprint,candidate_matching]", "adversary.targets=4", "adversary.candidates=4",
 ]  # fmt: skip
 BUDGETS = "eps=[8,inf]"
-WAIT_S = 120
+WAIT_S = 240
 
 
 @pytest.fixture(scope="module")
