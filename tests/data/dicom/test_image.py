@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hbdp_fed.data.defects import UNREADABLE, Defect
-from hbdp_fed.data.dicom.elements import read_header
+from hbdp_fed.data.dicom.header import read_header
 from hbdp_fed.data.dicom.image import dicom_preparation, read_dicom_image, shown
 from tests.data.dicom.writing import Attributes, write_dicom
 

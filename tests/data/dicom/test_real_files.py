@@ -11,8 +11,8 @@ import pytest
 from imageio.plugins import _dicom
 from PIL import Image
 
-from hbdp_fed.data.dicom.compression import frame_of, stored_pixels
-from hbdp_fed.data.dicom.elements import read_header
+from hbdp_fed.data.dicom.pixels import frame_of, stored_pixels
+from hbdp_fed.data.dicom.header import read_header
 from hbdp_fed.data.dicom.image import physical, shown
 from hbdp_fed.data.own.dicom import series_files
 from hbdp_fed.data.own.table import Row

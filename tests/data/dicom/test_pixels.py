@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hbdp_fed.data.defects import NO_DECODER, SHAPE, TRUNCATED, UNREADABLE, Defect
-from hbdp_fed.data.dicom.compression import frame_of, stored_pixels
-from hbdp_fed.data.dicom.elements import read_header
+from hbdp_fed.data.dicom.pixels import frame_of, stored_pixels
+from hbdp_fed.data.dicom.header import read_header
 from tests.data.dicom.writing import (
     BIG_ENDIAN,
     DEFLATED,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hbdp_fed.data.defects import EMPTY, MISSING, TRUNCATED, UNREADABLE, Defect
-from hbdp_fed.data.dicom.elements import read_header
+from hbdp_fed.data.dicom.header import read_header
 from tests.data.dicom.writing import BIG_ENDIAN, CT, DEFLATED, EXPLICIT, IMPLICIT, POSITION, element, write_dicom
 
 PIXELS = np.arange(12, dtype=np.int16).reshape(3, 4)
