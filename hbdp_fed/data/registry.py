@@ -70,7 +70,8 @@ def load_dataset(name: str, *, root: Path | None = None, options: Mapping[str, A
 
     Args:
         name: A key of ``DATASETS``.
-        root: The folder of the data files; a set that needs none ignores it.
+        root: The folder of the data files; a set that needs none ignores it, and one that a manifest lists can do
+            without it if the paths among its options are absolute.
         options: The set's own options, each without the prefix ``data.``.
 
     Raises:
@@ -86,6 +87,18 @@ def load_dataset(name: str, *, root: Path | None = None, options: Mapping[str, A
             raise SettingError(f"data.{option}", f"the data set '{name}' has no such option; it has: {known}")
     if not entry.needs_files:
         return entry.load(**options)
+    root = root or _own_root(entry, options)
     if root is None:
-        raise SettingError("data", f"'{name}' is read from files: set HBDP_DATA to the folder that holds the data sets")
+        listed = ", or give data.manifest as an absolute path" if "manifest" in entry.options else ""
+        raise SettingError(
+            "data", f"'{name}' is read from files: set HBDP_DATA to the folder that holds the data sets{listed}"
+        )
     return entry.load(root=root, **options)
+
+
+def _own_root(entry: DatasetEntry, options: Mapping[str, Any]) -> Path | None:
+    """The manifest's folder, where neither it nor ``folder`` is a path that starts from another one."""
+    given = [Path(str(options[key])).expanduser() for key in ("manifest", "folder") if options.get(key)]
+    if "manifest" not in entry.options or not options.get("manifest"):
+        return None
+    return given[0].parent if all(path.is_absolute() for path in given) else None

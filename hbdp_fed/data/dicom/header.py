@@ -19,7 +19,7 @@ from pydicom import FileDataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import parse_fragments
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     UID,
@@ -46,6 +46,7 @@ _BROKEN = (
     ArithmeticError,
     AssertionError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,
@@ -74,6 +75,8 @@ _LARGEST = 2**31
 _MOST_INFLATED = 2**29
 _LONGEST = 2**20
 """Bytes of a file, of a deflated one's content, and of an attribute that is kept."""
+_LONGEST_NAME = 64
+"""Letters of an identifier (PS3.5, 6.2)."""
 
 _ENCODINGS: Mapping[tuple[bool | None, bool | None], UID] = MappingProxyType(
     {(True, True): ImplicitVRLittleEndian, (False, True): ExplicitVRLittleEndian, (False, False): ExplicitVRBigEndian}
@@ -107,14 +110,14 @@ def read_header(path: Path) -> DicomFile:
     check_file(path)
     with broken_as_defect("cannot be read as DICOM", path), opened(path) as stream:
         try:
-            header = dcmread(
-                stream, defer_size=_LONGEST, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS)
-            )
-        except (EOFError, OSError) as error:
+            header = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS))
+            length = _length_of_pixels(stream, header)
+        except Defect:
+            raise
+        except _BROKEN:
             if stream.tell() < _size(stream):
                 raise
-            raise Defect(TRUNCATED, "ends within its header") from error
-        length = _length_of_pixels(stream, header)
+            raise Defect(TRUNCATED, "ends within an attribute") from None
         syntax = header.file_meta.get("TransferSyntaxUID") or _ENCODINGS[header.original_encoding]
         header.file_meta.TransferSyntaxUID = syntax
         return DicomFile(path, header, UID(syntax), length)
@@ -156,9 +159,8 @@ def broken_as_defect(what: str, path: Path | None = None) -> Iterator[None]:
     except Defect as defect:
         raise Defect(defect.kind, defect.text, defect.path or path) from defect
     except _BROKEN as error:
-        # pydicom's last line is that of the last decoder.
-        told = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise Defect(UNREADABLE, f"{what} ({told})", path) from error
+        # Not its words: pydicom's may quote whatever stands in the file.
+        raise Defect(UNREADABLE, f"{what} ({type(error).__name__})", path) from None
 
 
 def numbers(header: Dataset, keyword: str) -> list[float]:
@@ -167,11 +169,11 @@ def numbers(header: Dataset, keyword: str) -> list[float]:
     Raises:
         Defect: if one is no finite number.
     """
-    with broken_as_defect(f"has a {keyword} that is no number"):
+    with broken_as_defect(f"has something in {keyword} that is no number"):
         value = header.get(keyword)
         values = [] if value is None or value == "" else np.atleast_1d(np.asarray(value, dtype=np.float64)).tolist()
     if not np.isfinite(values).all():
-        raise Defect(UNREADABLE, f"has a {keyword} that is no finite number")
+        raise Defect(UNREADABLE, f"has numbers in {keyword} that are not finite")
     return values
 
 
@@ -193,11 +195,14 @@ def text(header: Dataset, keyword: str) -> str:
     """The first value of an attribute, or an empty text.
 
     Raises:
-        Defect: if it cannot be read.
+        Defect: if it cannot be read, or is longer than a name of anything.
     """
-    with broken_as_defect(f"has a {keyword} that cannot be read"):
+    with broken_as_defect(f"has something in {keyword} that is no name"):
         value = header.get(keyword) or ""
-        return str(value if isinstance(value, str) else value[0])
+        name = str(value if isinstance(value, str) else value[0])
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(name)
+        return name
 
 
 def _size(stream: BinaryIO) -> int:
@@ -248,10 +253,10 @@ def _length_of_pixels(stream: BinaryIO, header: FileDataset) -> int:
 def _check_whole(element: RawDataElement) -> None:
     if element.length == _UNDEFINED:
         return
+    if element.length > len(element.value or b""):
+        raise Defect(TRUNCATED, "ends within an attribute")
     if element.length > _LONGEST:
         raise Defect(UNREADABLE, f"has an attribute {element.tag} of {element.length} bytes")
-    if element.length > len(element.value or b""):
-        raise Defect(TRUNCATED, "ends within its header")
 
 
 def _end_of_fragments(stream: BinaryIO, order: str) -> int:

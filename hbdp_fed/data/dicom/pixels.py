@@ -82,7 +82,7 @@ def frame_of(file: DicomFile) -> Frame:
         stored=stored,
     )
     if frame.photometric not in _COLOURS:
-        raise Defect(UNREADABLE, f"has pixels of the kind '{frame.photometric}'; known are {', '.join(_COLOURS)}")
+        raise Defect(UNREADABLE, f"has a PhotometricInterpretation that is none of {', '.join(_COLOURS)}")
     if frame.samples != _COLOURS[frame.photometric]:
         raise Defect(UNREADABLE, f"has {frame.samples} samples a pixel, which {frame.photometric} has not")
     if not 0 < frame.rows * frame.columns <= _MOST_PIXELS:
@@ -109,7 +109,12 @@ def stored_pixels(file: DicomFile, frame: Frame) -> NDArray[Any]:
         content.file_meta = file.header.file_meta
         if file.syntax in _OF_PILLOW:
             _check_size(content.PixelData, frame)
-        pixels = pixel_array(content, allow_excess_frames=False)
+        try:
+            pixels = pixel_array(content, allow_excess_frames=False)
+        except RuntimeError as error:
+            # A line for each decoder.
+            told = str(error).strip().splitlines()[-1].strip()
+            raise Defect(UNREADABLE, f"has pixels that cannot be decoded ({told})") from error
         if pixels.shape != frame.shape:
             raise Defect(SHAPE, f"has {pixels.shape} samples, but its header says {frame.shape}")
         return pixels
@@ -121,7 +126,7 @@ def _check_decoder(file: DicomFile, frame: Frame) -> None:
     Raises:
         Defect: otherwise.
     """
-    kept = f"has pixels kept as {file.syntax.name}"
+    kept = f"has pixels kept as {file.syntax.name if file.syntax.is_valid else 'nobody knows what'}"
     advice = "store it uncompressed (gdcmconv --raw, dcmdjpeg or dcmdjpls do)"
     try:
         decoder = get_decoder(file.syntax)
