@@ -65,6 +65,8 @@ _BROKEN = (
 _PREAMBLE, _PREFIX = 128, b"DICM"
 _GROUP_8 = (b"\x08\x00", b"\x00\x08")
 """What a file without the prefix begins with, in either order of bytes."""
+_GROUP_2 = b"\x02\x00"
+"""What the elements that name the transfer syntax begin with."""
 
 _PIXELS = b"\xe0\x7f\x10\x00"
 _UNDEFINED = 0xFFFFFFFF
@@ -219,6 +221,8 @@ def _inflated(data: bytes) -> bytes:
         if len(content) == _MOST_INFLATED:
             raise Defect(UNREADABLE, f"inflates to {_MOST_INFLATED} bytes or more, which no image has")
         raise Defect(TRUNCATED, "ends before its compressed content does")
+    if content[:2] == _GROUP_2 or content[_PREAMBLE : _PREAMBLE + len(_PREFIX)] == _PREFIX:
+        raise Defect(UNREADABLE, "holds another file, which may be deflated in its turn")
     return content
 
 

@@ -163,6 +163,14 @@ def _inflating(path: Path) -> None:
     path.write_bytes(beginning(DEFLATED) + packer.compress(bytes(2**21)) + packer.flush())
 
 
+def _inflating_twice(path: Path) -> None:
+    def deflated(content: bytes) -> bytes:
+        packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+        return beginning(DEFLATED) + packer.compress(content) + packer.flush()
+
+    path.write_bytes(deflated(deflated(bytes(2**21))))
+
+
 def _endless_table(path: Path) -> None:
     """Of four gigabytes, by its own word."""
     head = struct.pack("<HH2sHI", 0x0028, 0x1201, b"OW", 0, 0xFFFFFFF0)
@@ -184,6 +192,7 @@ def _huge(path: Path) -> None:
     [
         (_nested, r"cannot be read as DICOM \(RecursionError\)"),
         (_inflating, "inflates to 1048576 bytes or more, which no image has"),
+        (_inflating_twice, "holds another file, which may be deflated in its turn"),
         (_endless_table, "ends within an attribute"),
         (_long_table, r"has an attribute \(0028,1201\) of 2097152 bytes"),
         (_huge, "has more than 2147483648 bytes, which no image has"),
