@@ -74,8 +74,12 @@ DATASETS: Mapping[str, DatasetEntry] = {
 }
 
 
-def entry_for(name: str, *, root: Path | None, options: Mapping[str, Any]) -> DatasetEntry:
-    """The data set's entry, if it can be loaded with these arguments.
+def entry_for(name: str, *, root: Path | None, options: Mapping[str, Any]) -> tuple[DatasetEntry, Path | None]:
+    """The data set's entry, if it can be loaded with these arguments, and the folder that its files are read from.
+
+    Returns:
+        The folder is ``root``; without one, a manifest's own, where its paths need no other; None for a set without
+        files.
 
     Raises:
         SettingError: if the name or an option is unknown, or ``root`` is needed and None.
@@ -87,9 +91,15 @@ def entry_for(name: str, *, root: Path | None, options: Mapping[str, Any]) -> Da
         if option not in entry.options:
             known = ", ".join(entry.options) or "none"
             raise SettingError(f"data.{option}", f"the data set '{name}' has no such option; it has: {known}")
-    if entry.needs_files and root is None:
-        raise SettingError("data", f"'{name}' is read from files: set HBDP_DATA to the folder that holds the data sets")
-    return entry
+    if not entry.needs_files:
+        return entry, None
+    root = root or _own_root(entry, options)
+    if root is None:
+        listed = ", or give data.manifest as an absolute path" if "manifest" in entry.options else ""
+        raise SettingError(
+            "data", f"'{name}' is read from files: set HBDP_DATA to the folder that holds the data sets{listed}"
+        )
+    return entry, root
 
 
 def load_dataset(name: str, *, root: Path | None = None, options: Mapping[str, Any] = NO_OPTIONS) -> ImageDataset:
@@ -100,12 +110,21 @@ def load_dataset(name: str, *, root: Path | None = None, options: Mapping[str, A
 
     Args:
         name: A key of ``DATASETS``.
-        root: The folder of the data files; a set that needs none ignores it.
+        root: The folder of the data files; a set that needs none ignores it, and one that a manifest lists can do
+            without it if the paths among its options are absolute.
         options: The set's own options, each without the prefix ``data.``.
 
     Raises:
         SettingError: if the name or an option is unknown, a value cannot be used, or ``root`` is needed and None.
         DataFileError: if a file is missing or broken.
     """
-    entry = entry_for(name, root=root, options=options)
+    entry, root = entry_for(name, root=root, options=options)
     return entry.load(root=root, **options) if entry.needs_files else entry.load(**options)
+
+
+def _own_root(entry: DatasetEntry, options: Mapping[str, Any]) -> Path | None:
+    """The manifest's folder, where neither it nor ``folder`` is a path that starts from another one."""
+    given = [Path(str(options[key])).expanduser() for key in ("manifest", "folder") if options.get(key)]
+    if "manifest" not in entry.options or not options.get("manifest"):
+        return None
+    return given[0].parent if all(path.is_absolute() for path in given) else None

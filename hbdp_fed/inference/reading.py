@@ -18,10 +18,10 @@ from torch import Tensor
 from hbdp_fed.data.bad_records import reason
 from hbdp_fed.data.contract import as_floats
 from hbdp_fed.data.defects import Defect
-from hbdp_fed.data.dicom.compression import frame_of
-from hbdp_fed.data.dicom.elements import read_header
+from hbdp_fed.data.dicom.header import read_header
 from hbdp_fed.data.dicom.image import DICOM as OF_DICOM
 from hbdp_fed.data.dicom.image import read_dicom_image
+from hbdp_fed.data.dicom.pixels import frame_of
 from hbdp_fed.data.photographs import CHANNELS, UNREADABLE, read_photograph
 from hbdp_fed.data.pictures import PICTURE as OF_PICTURE
 from hbdp_fed.data.pictures import read_picture, upright_size

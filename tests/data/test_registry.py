@@ -12,6 +12,7 @@ import torch
 from hbdp_fed.data.phantom import load_phantom
 from hbdp_fed.data.registry import DATASETS, load_dataset
 from hbdp_fed.errors import DataFileError, SettingError
+from tests.data.own.writing import write_pictures
 
 SMALL = {"num_train": 6, "num_val": 2, "num_test": 4}
 
@@ -47,6 +48,17 @@ def test_a_set_of_files_without_a_folder_says_which_variable_to_set() -> None:
     with pytest.raises(SettingError, match="HBDP_DATA") as caught:
         load_dataset("breastmnist")
     assert caught.value.key == "data"
+
+
+def test_absolute_paths_need_no_folder(tmp_path: Path) -> None:
+    manifest = write_pictures(tmp_path)
+    options = {"manifest": str(manifest), "val_fraction": 0.2, "image_size": 16}
+    whole = load_dataset("imagefolder", root=tmp_path / "elsewhere", options=options)
+    assert torch.equal(load_dataset("imagefolder", options=options).train.images, whole.train.images)
+    load_dataset("imagefolder", options={**options, "folder": str(manifest.parent)})
+    for relative in ({"manifest": "manifest.csv"}, {"folder": "own"}):
+        with pytest.raises(SettingError, match=r"set HBDP_DATA .*, or give data\.manifest as an absolute path"):
+            load_dataset("imagefolder", options={**options, **relative})
 
 
 LISTED = ("manifest", "folder", "class_names")

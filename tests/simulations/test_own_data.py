@@ -202,7 +202,8 @@ def test_what_has_no_decoder_is_one_clear_message(root: Path, capsys: pytest.Cap
     path = root / "own/03.dcm"
     write_dicom(path, b"", syntax="1.2.840.10008.1.2.4.70", shape=(20, 24))
     told = refusal(capsys, *RADIOGRAPHS)
-    assert f"{path}: no decoder: has pixels kept as lossless JPEG, which nothing here decodes; store it uncomp" in told
+    assert f"{path}: no decoder: has pixels kept as JPEG Lossless, Non-Hierarchical, First-Order Prediction" in told
+    assert "which nothing here decodes; store it uncompressed" in told
     _check_left_out("dicom", 16, f"{path}: no decoder", root)
 
 

@@ -49,7 +49,7 @@ def load_kept(
     Raises:
         UserError: as :func:`hbdp_fed.data.load_dataset`.
     """
-    entry = entry_for(name, root=root, options=options)
+    entry, root = entry_for(name, root=root, options=options)
     if cache is None or root is None or entry.files is None:
         return Loaded(load_dataset(name, root=root, options=options))
     made_of = {"name": name, "options": {**entry.defaults, **options}}

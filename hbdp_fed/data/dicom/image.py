@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
+from pydicom.uid import ExplicitVRBigEndian
 from torch import Tensor
 
 from hbdp_fed.data.contract import Preparation
 from hbdp_fed.data.defects import NOT_A_NUMBER, UNREADABLE, Defect
-from hbdp_fed.data.dicom.attributes import DataSet
-from hbdp_fed.data.dicom.compression import MONOCHROME, PALETTE, Frame, frame_of, stored_pixels
-from hbdp_fed.data.dicom.elements import DicomFile, read_header
+from hbdp_fed.data.dicom.header import DicomFile, broken_as_defect, numbers, read_header, text
+from hbdp_fed.data.dicom.pixels import MONOCHROME, PALETTE, frame_of, stored_pixels
 from hbdp_fed.data.grid import PERCENTILES
 from hbdp_fed.data.photographs import CHANNELS
 
@@ -97,108 +99,83 @@ def shown(file: DicomFile, *, window: Sequence[float] | None) -> Values:
     frame = frame_of(file)
     stored = stored_pixels(file, frame)
     if frame.photometric == PALETTE:
-        return _coloured(stored, file.header)
+        return _coloured(stored, file)
     if frame.photometric not in MONOCHROME:
         return stored.astype(np.float64) / ((1 << frame.stored) - 1)
-    values = physical(stored, file.header, frame)
-    bright = (
-        _linear_exact(values, (window[0] + window[1]) / 2, window[1] - window[0])
-        if window
-        else _own_window(values, file.header)
-    )
+    values = physical(stored, file.header)
+    bright = _between(values, *window) if window else _own_window(values, file.header)
     return 1.0 - bright if frame.photometric == "MONOCHROME1" else bright
 
 
-def physical(stored: NDArray[Any], header: DataSet, frame: Frame) -> Values:
+def physical(stored: NDArray[Any], header: Dataset) -> Values:
     """What stored values stand for, of CT in Hounsfield units (PS3.3, C.11.1).
 
     Raises:
         Defect: if the header has no numbers for it.
     """
-    tables = header.items("ModalityLUTSequence")
-    if tables:
-        return _looked_up(stored, tables[0], is_signed=frame.is_signed)[0]
-    slope, intercept = header.decimals("RescaleSlope") or [1.0], header.decimals("RescaleIntercept") or [0.0]
-    return stored * slope[0] + intercept[0]
+    with broken_as_defect("has a modality table that cannot be used"):
+        if header.get("ModalityLUTSequence"):
+            inside, _ = _inside_of_table(stored, header.ModalityLUTSequence[0])
+            return apply_modality_lut(inside, header).astype(np.float64)
+    slope, intercept = numbers(header, "RescaleSlope"), numbers(header, "RescaleIntercept")
+    if not slope and not intercept:
+        return stored.astype(np.float64)
+    if len(slope) != 1 or len(intercept) != 1:
+        raise Defect(UNREADABLE, f"has {len(slope)} RescaleSlope and {len(intercept)} RescaleIntercept; each is one")
+    return apply_modality_lut(stored, header).astype(np.float64)
 
 
-def _own_window(values: Values, header: DataSet) -> Values:
+def _own_window(values: Values, header: Dataset) -> Values:
     """By the file's first window, else its first table, else two percentiles of the values."""
-    centers, widths = header.decimals("WindowCenter"), header.decimals("WindowWidth")
+    centers, widths = numbers(header, "WindowCenter"), numbers(header, "WindowWidth")
     if centers and widths:
-        function = header.text("VOILUTFunction") or "LINEAR"
-        if function not in _FUNCTIONS:
-            raise Defect(UNREADABLE, f"has the VOILUTFunction '{function}', which is none of {', '.join(_FUNCTIONS)}")
-        return _FUNCTIONS[function](values, centers[0], widths[0])
-    tables = header.items("VOILUTSequence")
-    if tables:
-        found, most = _looked_up(np.rint(values).astype(np.int64), tables[0], is_signed=bool((values < 0).any()))
-        return found / most
+        return _windowed(values, centers[0], widths[0], text(header, "VOILUTFunction") or "LINEAR")
+    with broken_as_defect("has a VOI table that cannot be used"):
+        if header.get("VOILUTSequence"):
+            inside, most = _inside_of_table(np.rint(values).astype(np.int64), header.VOILUTSequence[0])
+            return apply_voi(inside, header) / most
     low, high = np.percentile(values, PERCENTILES)
-    return _linear_exact(values, (low + high) / 2, max(high - low, np.finfo(np.float64).tiny))
+    return _between(values, low, high)
 
 
-def _linear(values: Values, center: float, width: float) -> Values:
-    """PS3.3, C.11.2.1.2.1."""
-    _check_width(width, least=1.0)
-    if width == 1:
-        return np.asarray(values > center - 0.5, dtype=np.float64)
-    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0.0, 1.0)
+def _between(values: Values, low: float, high: float) -> Values:
+    """Values from one to the other become 0 to 1."""
+    return _windowed(values, (low + high) / 2, max(high - low, np.finfo(np.float64).tiny), "LINEAR_EXACT")
 
 
-def _linear_exact(values: Values, center: float, width: float) -> Values:
-    """PS3.3, C.11.2.1.3.2."""
-    _check_width(width, least=np.finfo(np.float64).tiny)
-    return np.clip((values - center) / width + 0.5, 0.0, 1.0)
+def _windowed(values: Values, center: float, width: float, function: str) -> Values:
+    """Through a window to [0, 1] (PS3.3, C.11.2.1)."""
+    window = Dataset()
+    # Brightness of one bit: what comes out of pydicom runs from 0 to 1.
+    window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 1, 0
+    # As decimal strings, which they are in a file, numbers would have sixteen letters at most.
+    window.add_new("WindowCenter", "FD", center)
+    window.add_new("WindowWidth", "FD", width)
+    window.VOILUTFunction = function
+    with broken_as_defect("has a window that cannot be used"), np.errstate(over="ignore"):
+        return apply_windowing(values, window)
 
 
-def _sigmoid(values: Values, center: float, width: float) -> Values:
-    """PS3.3, C.11.2.1.3.1."""
-    _check_width(width, least=np.finfo(np.float64).tiny)
-    return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))
-
-
-_FUNCTIONS: Mapping[str, Callable[[Values, float, float], Values]] = {
-    "LINEAR": _linear,
-    "LINEAR_EXACT": _linear_exact,
-    "SIGMOID": _sigmoid,
-}
-
-
-def _check_width(width: float, *, least: float) -> None:
-    if not least <= width < np.inf:
-        raise Defect(UNREADABLE, f"has a WindowWidth of {width:g}")
-
-
-def _coloured(stored: NDArray[Any], header: DataSet) -> Values:
+def _coloured(stored: NDArray[Any], file: DicomFile) -> Values:
     """Colours from a palette, (rows, columns, 3)."""
-    bands = []
-    for colour in ("Red", "Green", "Blue"):
-        name = f"{colour}PaletteColorLookupTable"
-        first, table, bits = _table(header, f"{name}Descriptor", f"{name}Data", is_signed=False)
-        bands.append(table[(stored - first).clip(0, len(table) - 1)] / ((1 << bits) - 1))
-    return np.stack(bands, axis=-1)
+    header = file.header
+    if file.syntax == ExplicitVRBigEndian:  # whose tables pydicom reads in the wrong order
+        raise Defect(UNREADABLE, "has a palette in big endian; store it as explicit little endian")
+    with broken_as_defect("has a palette that cannot be used"):
+        inside, most = _inside_of_table(stored, header, "RedPaletteColorLookupTableDescriptor")
+        colours = apply_color_lut(inside, header)
+        if colours.max() > most:
+            raise Defect(UNREADABLE, f"has a palette of colours up to {colours.max()}, but says that {most} is most")
+        return colours / most
 
 
-def _looked_up(values: NDArray[Any], item: DataSet, *, is_signed: bool) -> tuple[Values, int]:
-    """Values of a table, and the largest that it could have; what lies outside takes its nearest end."""
-    first, table, bits = _table(item, "LUTDescriptor", "LUTData", is_signed=is_signed)
-    return table[(values - first).clip(0, len(table) - 1)].astype(np.float64), (1 << bits) - 1
+def _inside_of_table(
+    values: NDArray[Any], item: Dataset, descriptor: str = "LUTDescriptor"
+) -> tuple[NDArray[np.int64], int]:
+    """The values with those outside of a table moved to its nearest end, and the most that its entries could be.
 
-
-def _table(item: DataSet, descriptor: str, data: str, *, is_signed: bool) -> tuple[int, NDArray[Any], int]:
-    """The value that the first entry is for, the entries, and their bits (PS3.3, C.11.1.1.1 and C.7.6.3.1.5)."""
-    described = item.raw(descriptor)
-    if len(described) < 6:
-        raise Defect(UNREADABLE, f"has a {descriptor} of {len(described)} bytes; it should be three numbers")
-    entries, first, bits = (int(number) for number in np.frombuffer(described[:6], f"{item.order}u2"))
-    entries = entries or 1 << 16  # which two bytes cannot say
-    if is_signed and first >= 1 << 15:
-        first -= 1 << 16
-    content = item.raw(data)
-    # Tables of 8 bits come with a byte or with two bytes an entry.
-    width = 1 if len(content) < 2 * entries else 2
-    table = np.frombuffer(content[: entries * width], f"{item.order}u{width}").astype(np.int64)
-    if len(table) < entries or not 0 < bits <= 16:
-        raise Defect(UNREADABLE, f"has a table of {len(table)} entries of {bits} bits, but {descriptor} says {entries}")
-    return first, table, bits
+    As the standard has it (PS3.3, C.11.1.1.1 and C.7.6.3.1.5); pydicom would do it after it has cut them to the bits of
+    an entry.
+    """
+    entries, first, bits = (int(number) for number in item[descriptor].value)
+    return values.astype(np.int64).clip(first, first + (entries or 1 << 16) - 1), (1 << bits) - 1

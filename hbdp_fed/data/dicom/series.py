@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbdp_fed.data.defects import EMPTY, MISSING, ORIENTATION, OUTSIDE, SHAPE, UNREADABLE, Defect
-from hbdp_fed.data.dicom.compression import MONOCHROME, Frame, frame_of, stored_pixels
-from hbdp_fed.data.dicom.elements import DicomFile, read_header
+from hbdp_fed.data.dicom.header import DicomFile, numbers, read_header, text
 from hbdp_fed.data.dicom.image import physical
+from hbdp_fed.data.dicom.pixels import MONOCHROME, Frame, frame_of, stored_pixels
 from hbdp_fed.data.volumes import StoredVolume
 
 Vector = NDArray[np.float64]
@@ -114,7 +114,7 @@ def read_series_volume(series: Series) -> StoredVolume:
     for number, one in enumerate(series.slices):
         try:
             pixels = stored_pixels(one.file, one.frame)
-            voxels[:, :, number] = physical(pixels, one.file.header, one.frame).T
+            voxels[:, :, number] = physical(pixels, one.file.header).T
         except Defect as defect:
             raise Defect(defect.kind, defect.text, one.file.path) from defect
     return StoredVolume(voxels, series.affine)
@@ -160,8 +160,8 @@ def _slice(path: Path) -> Slice:
         if frame.photometric not in MONOCHROME:
             raise Defect(SHAPE, f"has colours ({frame.photometric}), which a slice of a volume has not")
         header = file.header
-        position, directions = header.decimals("ImagePositionPatient"), header.decimals("ImageOrientationPatient")
-        size = header.decimals("PixelSpacing")
+        position, directions = numbers(header, "ImagePositionPatient"), numbers(header, "ImageOrientationPatient")
+        size = numbers(header, "PixelSpacing")
         if len(position) != 3 or len(directions) != 6 or len(size) != 2 or not all(mm > 0 for mm in size):
             raise Defect(
                 ORIENTATION,
@@ -183,7 +183,7 @@ def _check_alike(first: Slice, other: Slice) -> None:
         Defect: otherwise.
     """
     path, name = other.file.path, first.file.path.name
-    own, wanted = (one.file.header.text("SeriesInstanceUID") for one in (other, first))
+    own, wanted = (text(one.file.header, "SeriesInstanceUID") for one in (other, first))
     if own != wanted:
         raise Defect(SHAPE, f"is of another series than {name}; a volume is the folder of one", path)
     if other.frame.shape != first.frame.shape:
@@ -203,7 +203,7 @@ def _step(folder: Path, ordered: Sequence[Slice], normal: Vector) -> Vector:
     first, last = ordered[0], ordered[-1]
     if len(ordered) == 1:
         header = first.file.header
-        gap = (header.decimals("SpacingBetweenSlices") or header.decimals("SliceThickness") or [0.0])[0]
+        gap = (numbers(header, "SpacingBetweenSlices") or numbers(header, "SliceThickness") or [0.0])[0]
         if gap <= 0:
             raise Defect(ORIENTATION, "has one slice alone, which does not say how thick it is", folder)
         return normal * gap

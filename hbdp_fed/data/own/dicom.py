@@ -12,9 +12,9 @@ from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.checks import check_integer
 from hbdp_fed.data.contract import ImageDataset, Preparation
 from hbdp_fed.data.defects import SHAPE, Defect
-from hbdp_fed.data.dicom.compression import frame_of
-from hbdp_fed.data.dicom.elements import read_header
+from hbdp_fed.data.dicom.header import read_header
 from hbdp_fed.data.dicom.image import dicom_preparation, read_dicom_image
+from hbdp_fed.data.dicom.pixels import frame_of
 from hbdp_fed.data.dicom.series import read_series, read_series_volume, slice_files
 from hbdp_fed.data.grid import Grid, check_window
 from hbdp_fed.data.own.classes import check_class_names

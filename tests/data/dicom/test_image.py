@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hbdp_fed.data.defects import UNREADABLE, Defect
-from hbdp_fed.data.dicom.elements import read_header
+from hbdp_fed.data.dicom.header import read_header
 from hbdp_fed.data.dicom.image import dicom_preparation, read_dicom_image, shown
 from tests.data.dicom.writing import Attributes, write_dicom
 
@@ -58,6 +58,14 @@ def test_a_table_is_taken_where_there_is_no_window(tmp_path: Path) -> None:
     np.testing.assert_allclose(bright(path) * 255, [[0, 0, 100], [200, 200, 200]])
 
 
+def test_values_beyond_a_table_of_few_bits_take_its_end(tmp_path: Path) -> None:
+    """Cut to the eight bits of an entry, 276 would be 20 again."""
+    table = {DESCRIPTOR: ("US", [3, 20, 8]), DATA: ("OW", bytes([0, 0, 100, 0, 200, 0]))}
+    pixels = np.array([[276, 20]], dtype=np.uint16)
+    path = written(tmp_path, {VOI_TABLE: ("SQ", [table])}, pixels)
+    np.testing.assert_allclose(bright(path) * 255, [[200, 0]])
+
+
 def test_without_either_two_percentiles_are_taken(tmp_path: Path) -> None:
     values = np.arange(1000, dtype=np.uint16).reshape(40, 25)
     low, high = np.percentile(values, (0.5, 99.5))
@@ -83,7 +91,7 @@ def test_a_palette_gives_its_colours(tmp_path: Path) -> None:
     colours = {0x00281201: [0, 65535, 0], 0x00281202: [0, 0, 65535], 0x00281203: [65535, 0, 13107]}
     attributes = {
         **{tag - 0x100: ("US", [3, 5, 16]) for tag in colours},
-        **{tag: ("US", values) for tag, values in colours.items()},
+        **{tag: ("OW", np.array(values, "<u2").tobytes()) for tag, values in colours.items()},
     }
     pixels = np.array([[5, 6, 7]], dtype=np.uint8)
     found = bright(written(tmp_path, attributes, pixels, photometric="PALETTE COLOR"))
@@ -95,6 +103,9 @@ def test_a_palette_gives_its_colours(tmp_path: Path) -> None:
     [
         {CENTER: ("DS", 10), WIDTH: ("DS", 0)},
         {CENTER: ("DS", 10), WIDTH: ("DS", "wide")},
+        {CENTER: ("DS", "nan"), WIDTH: ("DS", 10)},
+        {SLOPE: ("DS", 2)},
+        {MODALITY_TABLE: ("SQ", [{DESCRIPTOR: ("US", [2, 0]), DATA: ("US", [1, 2])}])},
         {CENTER: ("DS", 10), WIDTH: ("DS", 5), FUNCTION: ("CS", "CUBIC")},
         {VOI_TABLE: ("SQ", [{DESCRIPTOR: ("US", [9, 0, 16]), DATA: ("US", [1, 2])}])},
         {VOI_TABLE: ("SQ", [{DESCRIPTOR: ("US", [2, 0, 16])}])},

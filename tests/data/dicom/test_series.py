@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbdp_fed.data.defects import EMPTY, MISSING, ORIENTATION, OUTSIDE, SHAPE, Defect
+from hbdp_fed.data.defects import EMPTY, MISSING, ORIENTATION, OUTSIDE, SHAPE, UNREADABLE, Defect
 from hbdp_fed.data.dicom.series import read_series, read_series_volume, slice_files
 from tests.data.dicom.writing import CT, POSITION, write_dicom, write_series
 
@@ -98,6 +98,10 @@ def _other_pixels(folder: Path) -> None:
     _another(folder, **{str(SPACING): ("DS", [2, 2])})
 
 
+def _nowhere(folder: Path) -> None:
+    _another(folder, **{str(POSITION): ("DS", [-10, "nan", 1])})
+
+
 def _no_place(folder: Path) -> None:
     write_dicom(folder / "IM4.dcm", VOLUME[0], {SERIES: CT[SERIES]})
 
@@ -123,6 +127,7 @@ def _tilted(folder: Path) -> None:
         (_other_direction, ORIENTATION, "lies in another direction than IM0.dcm"),
         (_skewed, ORIENTATION, "not perpendicular"),
         (_other_pixels, SHAPE, "has pixels of"),
+        (_nowhere, UNREADABLE, "has numbers in ImagePositionPatient that are not finite"),
         (_no_place, ORIENTATION, "does not say where its slice lies"),
         (_other_size, SHAPE, r"has \(4, 7\) pixels, but IM0.dcm \(5, 7\)"),
         (_tilted, ORIENTATION, "shifted by up to 11 mm against each other: a tilted gantry"),

@@ -41,6 +41,12 @@ def element(tag: int, representation: str, value: Any, syntax: str = EXPLICIT) -
     return head + representation.encode() + struct.pack(f"{order}H", len(data)) + data
 
 
+def beginning(syntax: str) -> bytes:
+    """What a file begins with (PS3.10, 7.1)."""
+    meta = element(0x00020010, "UI", syntax)
+    return b"\0" * 128 + b"DICM" + element(0x00020000, "UL", len(meta)) + meta
+
+
 def write_dicom(
     path: Path,
     pixels: NDArray[Any] | bytes,
@@ -79,8 +85,7 @@ def write_dicom(
     if syntax == DEFLATED:
         packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
         body = packer.compress(body) + packer.flush()
-    meta = element(0x00020010, "UI", syntax)
-    path.write_bytes((b"\0" * 128 + b"DICM" + meta if preamble else b"") + body)
+    path.write_bytes((beginning(syntax) if preamble else b"") + body)
     return path
 
 
@@ -102,6 +107,8 @@ def _value(representation: str, value: Any, syntax: str, order: str) -> bytes:
     elif representation in {"US", "SS"}:
         numbers: Sequence[int] = value if isinstance(value, list) else [value]
         data = struct.pack(f"{order}{len(numbers)}{'H' if representation == 'US' else 'h'}", *numbers)
+    elif representation == "UL":
+        data = struct.pack(f"{order}I", value)
     else:
         words = value if isinstance(value, list) else [value]
         data = "\\".join(map(str, words)).encode()

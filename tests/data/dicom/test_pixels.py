@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hbdp_fed.data.defects import NO_DECODER, SHAPE, TRUNCATED, UNREADABLE, Defect
-from hbdp_fed.data.dicom.compression import frame_of, stored_pixels
-from hbdp_fed.data.dicom.elements import read_header
+from hbdp_fed.data.dicom.header import read_header
+from hbdp_fed.data.dicom.pixels import frame_of, stored_pixels
 from tests.data.dicom.writing import (
     BIG_ENDIAN,
     DEFLATED,
@@ -105,7 +105,20 @@ def test_run_lengths_give_the_same_numbers(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a", data, attributes, syntax=RLE, shape=(2, 80))
     np.testing.assert_array_equal(pixels_of(path), values)
     cut = write_dicom(tmp_path / "b", data[:-6], attributes, syntax=RLE, shape=(2, 80))
-    assert refused(cut).kind == TRUNCATED
+    assert refused(cut).kind == UNREADABLE
+
+
+def test_single_bits_are_read_from_the_lowest_on(tmp_path: Path) -> None:
+    attributes = {0x00280100: ("US", 1), 0x00280101: ("US", 1), 0x00280102: ("US", 0)}
+    path = write_dicom(tmp_path / "a", np.array([0b10110001, 0b1], np.uint8), attributes, shape=(3, 3))
+    np.testing.assert_array_equal(pixels_of(path), [[1, 0, 0], [0, 1, 1], [0, 1, 1]])
+
+
+def test_more_compressed_bytes_than_pixels_are_refused_by_the_header(tmp_path: Path) -> None:
+    """Run lengths of them would fill the memory."""
+    path = write_dicom(tmp_path / "a", b"\x81\0" * 50000, syntax=RLE, shape=(4, 4))
+    with pytest.raises(Defect, match="bytes of compressed pixels, which would be 16 without"):
+        frame_of(read_header(path))
 
 
 def test_jpeg_2000_gives_the_same_numbers(tmp_path: Path) -> None:
@@ -132,16 +145,21 @@ def test_jpeg_is_what_pillow_makes_of_it(photometric: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("syntax", "stored", "told"),
     [
-        (JPEG_LOSSLESS, 8, "lossless JPEG"),
-        ("1.2.840.10008.1.2.4.80", 8, "JPEG-LS"),
-        ("1.2.840.10008.1.2.4.51", 12, "JPEG of 12 bits"),
-        ("1.2.3.4", 8, r"the transfer syntax 1\.2\.3\.4"),
+        (JPEG_LOSSLESS, 8, r"JPEG Lossless, .*, which nothing here decodes; .*, or install one of: .*pylibjpeg"),
+        (
+            "1.2.840.10008.1.2.4.80",
+            8,
+            r"JPEG-LS Lossless .*, which nothing here decodes; .* install one of: .*pyjpegls",
+        ),
+        ("1.2.840.10008.1.2.4.51", 12, r"JPEG Extended .* of 12 bits a sample, which nothing here decodes; store it"),
+        (JPEG_2000, 24, r"JPEG 2000 .* of 24 bits a sample, which nothing here decodes; store it uncompressed"),
+        ("1.2.3.4", 8, r"kept as 1\.2\.3\.4, which nothing here decodes; store it uncompressed"),
     ],
 )
 def test_without_a_decoder_the_header_is_enough_to_say_so(syntax: str, stored: int, told: str, tmp_path: Path) -> None:
-    attributes = {0x00280100: ("US", 16), 0x00280101: ("US", stored), 0x00280102: ("US", stored - 1)}
+    attributes = {0x00280100: ("US", 32), 0x00280101: ("US", stored), 0x00280102: ("US", stored - 1)}
     path = write_dicom(tmp_path / "a", b"never read", attributes, syntax=syntax, shape=(4, 4))
-    with pytest.raises(Defect, match=f"{told}, which nothing here decodes; store it uncompressed") as caught:
+    with pytest.raises(Defect, match=told) as caught:
         frame_of(read_header(path))
     assert caught.value.kind == NO_DECODER
 
@@ -153,6 +171,8 @@ def test_without_a_decoder_the_header_is_enough_to_say_so(syntax: str, stored: i
         ({0x00280010: ("US", 0)}, SHAPE),
         ({0x00280010: ("US", 60)}, TRUNCATED),
         ({0x00280100: ("US", 12)}, UNREADABLE),
+        ({0x00280101: ("US", 12), 0x00280102: ("US", 15)}, UNREADABLE),
+        ({0x00280103: ("US", 2)}, UNREADABLE),
         ({0x00280004: ("CS", "HSV")}, UNREADABLE),
         ({0x00280002: ("US", 3)}, UNREADABLE),
     ],
