@@ -12,6 +12,7 @@ import torch
 
 from hbdp_fed.data import (
     FederatedDataset,
+    Hospital,
     ImageDataset,
     PartitionSettings,
     deal,
@@ -142,12 +143,7 @@ def prepare(config: RunConfig) -> Prepared:
     torch.set_num_threads(config.engine.threads_per_client)
     hyper = recipes.choose(config.training, config.data.recipes, config.eps)
     device = resolve_device(config.device)
-    loaded = load_kept(
-        cache_of(config.data),
-        config.data.name,
-        root=checks.data_root(),
-        options=own_settings(config.data, DataConfig),
-    )
+    loaded = _loaded(config.data)
     dataset = loaded.dataset
     task = task_called(dataset.task)
     _check_subgroups(config.data.subgroups, dataset)
@@ -170,25 +166,10 @@ def prepare(config: RunConfig) -> Prepared:
     names = [hospital.name for hospital in federated.hospitals]
     steps = _planned_steps(config, hyper, names, probes=probes)
     _check_faulty(config.federation, names)
-    profiles = site_profiles(
-        config.federation.profiles,
-        names,
-        known=(*federated.sites, *names),
-        by_kind={name: kind.profile for name, kind in zip(federated.sites, kinds_of_sites(config), strict=False)},
-    )
+    profiles = _profiles(config, federated, names)
     accountant = cast(Accountant, config.privacy.accountant)  # checked above
     plans = tuple(
-        plan_hospital(
-            name=hospital.name,
-            num_records=hospital.size,
-            budget=PrivacyBudget(epsilon=config.eps, delta=config.delta),
-            expected_batch=units.batch_of(hospital, hyper),
-            steps=steps[hospital.name],
-            max_grad_norm=hyper.max_grad_norm,
-            accountant=accountant,
-            clip_without_noise=config.training.clip_without_noise,
-            patients=units.patients_of(hospital),
-        )
+        _plan(config, hyper, units, hospital, steps=steps[hospital.name], accountant=accountant)
         for hospital in federated.hospitals
     )
     architecture = architecture_for(config.model, dataset)
@@ -229,6 +210,38 @@ def prepare(config: RunConfig) -> Prepared:
         observed=(),
     )
     return replace(prepared, observed=observed_by(prepared))
+
+
+def _loaded(data: DataConfig) -> Loaded:
+    """The data set, from where it is kept or from its files."""
+    return load_kept(cache_of(data), data.name, root=checks.data_root(), options=own_settings(data, DataConfig))
+
+
+def _profiles(config: RunConfig, federated: FederatedDataset, names: Sequence[str]) -> tuple[SiteProfile, ...]:
+    """Each hospital's computer and line: of its kind, and as the settings say beside that."""
+    return site_profiles(
+        config.federation.profiles,
+        names,
+        known=(*federated.sites, *names),
+        by_kind={name: kind.profile for name, kind in zip(federated.sites, kinds_of_sites(config), strict=False)},
+    )
+
+
+def _plan(
+    config: RunConfig, hyper: Hyperparameters, units: Units, hospital: Hospital, *, steps: int, accountant: Accountant
+) -> HospitalPlan:
+    """A hospital's noise, calibrated to all of its steps."""
+    return plan_hospital(
+        name=hospital.name,
+        num_records=hospital.size,
+        budget=PrivacyBudget(epsilon=config.eps, delta=config.delta),
+        expected_batch=units.batch_of(hospital, hyper),
+        steps=steps,
+        max_grad_norm=hyper.max_grad_norm,
+        accountant=accountant,
+        clip_without_noise=config.training.clip_without_noise,
+        patients=units.patients_of(hospital),
+    )
 
 
 def _dealt(loaded: Loaded, config: RunConfig) -> FederatedDataset:
