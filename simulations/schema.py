@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -486,6 +487,7 @@ class PlanConfig:
     output: str | None = None
 
 
+@cache
 def register() -> None:
     """Make the types known to Hydra under the names that the YAML files use."""
     store = ConfigStore.instance()

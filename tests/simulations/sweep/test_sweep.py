@@ -18,7 +18,8 @@ from simulations.run import main as run
 from simulations.sweep.__main__ import main as sweep
 
 SMALL = [
-    "clients=2", "training.rounds=2", "training.local_steps=2", "training.expected_batch=8", "data.num_train=60",
+    "engine=inprocess", "clients=2", "training.rounds=2", "training.local_steps=2", "training.expected_batch=8",
+    "data.num_train=60",
     "data.num_val=40", "data.num_test=60", "model.width=4", "adversary.bins=32", "evaluation.bootstrap=0",
     "adversary.attack=[imprint,candidate_matching]", "adversary.targets=4", "adversary.candidates=4",
 ]  # fmt: skip
