@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.checks import check_integer
 from hbdp_fed.data.contract import ImageDataset, Preparation
 from hbdp_fed.data.defects import SHAPE, Defect
@@ -17,16 +16,14 @@ from hbdp_fed.data.dicom.image import dicom_preparation, read_dicom_image
 from hbdp_fed.data.dicom.pixels import frame_of
 from hbdp_fed.data.dicom.series import read_series, read_series_volume, slice_files
 from hbdp_fed.data.grid import Grid, check_window
-from hbdp_fed.data.own.classes import check_class_names
 from hbdp_fed.data.own.imagefolder import scaled_mask
-from hbdp_fed.data.own.loading import Question, load_listed, question_of
+from hbdp_fed.data.own.loading import Listing, load_listed, open_listing
 from hbdp_fed.data.own.nifti import NIFTI, nifti_header, nifti_mask
 from hbdp_fed.data.own.reading import Header, RecordReader, Sample
-from hbdp_fed.data.own.table import Row, Table, read_table
+from hbdp_fed.data.own.table import Row
 from hbdp_fed.data.own.volume_reader import VolumeFiles, VolumeHeader, VolumeReader
 from hbdp_fed.data.photographs import CHANNELS
 from hbdp_fed.data.pictures import read_mask, upright_size
-from hbdp_fed.data.splits import SplitSettings
 from hbdp_fed.data.volumes import StoredVolume, volume_pipeline
 from hbdp_fed.errors import SettingError, unknown_choice
 
@@ -87,24 +84,27 @@ def load_dicom(
         check_integer("data.image_size", image_size, minimum=16)
     else:
         grid = Grid(size=image_size, fit=fit, spacing=spacing, window=window)
-    settings = SplitSettings(val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)
-    names, bad = check_class_names(class_names), BadRecords(on_bad_record)
-    table = read_table(root=root, manifest=manifest, folder=folder)
-    question = question_of(table, names)
+    listing = open_listing(
+        root=root,
+        manifest=manifest,
+        folder=folder,
+        class_names=class_names,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        on_bad_record=on_bad_record,
+    )
     reader: RecordReader
     if isinstance(image_size, int):
-        reader = DicomReader(mode, image_size, window, question.class_names)
+        reader = DicomReader(mode, image_size, window, listing.question.class_names)
         preparation = dicom_preparation(mode, image_size, window)
     else:
         assert grid is not None
-        reader, preparation = _series_reader(table, question, grid)
+        reader, preparation = _series_reader(listing, grid)
     return load_listed(
         "dicom",
-        table,
-        question,
+        listing,
         reader=reader,
-        settings=settings,
-        bad=bad,
         preparation=preparation,
         record="image" if grid is None else "volume",
     )
@@ -147,10 +147,11 @@ class DicomReader:
         return Sample(image, None if row.mask is None else scaled_mask(row.mask, self.class_names, self.image_size))
 
 
-def _series_reader(table: Table, question: Question, grid: Grid) -> tuple[VolumeReader, Preparation]:
+def _series_reader(listing: Listing, grid: Grid) -> tuple[VolumeReader, Preparation]:
     preparation = grid.preparation(unit="after the rescale slope and intercept, of CT Hounsfield units")
-    prepare = volume_pipeline(preparation.details, label=table.has_masks)
-    return VolumeReader(series_files(table.folder), prepare, question.class_names), preparation
+    prepare = volume_pipeline(preparation.details, label=listing.table.has_masks)
+    files = series_files(listing.table.folder)
+    return VolumeReader(files, prepare, listing.question.class_names), preparation
 
 
 def series_files(root: Path) -> VolumeFiles:

@@ -10,17 +10,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.checks import check_integer
 from hbdp_fed.data.contract import ImageDataset
 from hbdp_fed.data.defects import SHAPE, Defect
-from hbdp_fed.data.own.classes import check_class_names, classes_of_mask
-from hbdp_fed.data.own.loading import load_listed, question_of
+from hbdp_fed.data.own.classes import classes_of_mask
+from hbdp_fed.data.own.loading import load_listed, open_listing
 from hbdp_fed.data.own.reading import Header, Sample
-from hbdp_fed.data.own.table import Row, read_table
+from hbdp_fed.data.own.table import Row
 from hbdp_fed.data.photographs import CHANNELS
 from hbdp_fed.data.pictures import is_deep, picture_preparation, read_mask, read_picture, upright_size
-from hbdp_fed.data.splits import SplitSettings
 from hbdp_fed.errors import unknown_choice
 
 
@@ -62,17 +60,20 @@ def load_imagefolder(
     check_integer("data.image_size", image_size, minimum=16)
     if mode not in CHANNELS:
         raise unknown_choice("data.mode", mode, CHANNELS)
-    settings = SplitSettings(val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)
-    names, bad = check_class_names(class_names), BadRecords(on_bad_record)
-    table = read_table(root=root, manifest=manifest, folder=folder)
-    question = question_of(table, names)
+    listing = open_listing(
+        root=root,
+        manifest=manifest,
+        folder=folder,
+        class_names=class_names,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        on_bad_record=on_bad_record,
+    )
     return load_listed(
         "imagefolder",
-        table,
-        question,
-        reader=PictureReader(mode, image_size, question.class_names),
-        settings=settings,
-        bad=bad,
+        listing,
+        reader=PictureReader(mode, image_size, listing.question.class_names),
         preparation=picture_preparation(mode, image_size),
         record="image",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 from hbdp_fed.data.bad_records import BadRecords
 from hbdp_fed.data.contract import ImageDataset, Preparation, Records
 from hbdp_fed.data.defects import Defect, Found, settle
-from hbdp_fed.data.own.classes import TWO_CLASSES, class_of, names_of
+from hbdp_fed.data.own.classes import TWO_CLASSES, check_class_names, class_of, names_of
 from hbdp_fed.data.own.reading import Readings, RecordReader, inspect_all, read_all
-from hbdp_fed.data.own.table import HOSPITAL, SPLITS, Row, Table
+from hbdp_fed.data.own.table import HOSPITAL, SPLITS, Row, Table, read_table
 from hbdp_fed.data.splits import SplitSettings, numbered, split_by_group, split_train_val
 from hbdp_fed.errors import DataFileError
 
@@ -65,16 +66,48 @@ def question_of(table: Table, names: tuple[str, ...] | None) -> Question:
     return Question("binary" if len(names) == 2 else "multiclass", names, tuple(rows), tuple(labels), tuple(found))
 
 
-def load_listed(
-    name: str,
-    table: Table,
-    question: Question,
+@dataclass(frozen=True)
+class Listing:
+    """A manifest with what becomes of its records, whatever files it lists.
+
+    Attributes:
+        table: The manifest.
+        question: What it asks.
+        settings: The shares of splits that the table does not name.
+        bad: What becomes of bad records.
+    """
+
+    table: Table
+    question: Question
+    settings: SplitSettings
+    bad: BadRecords
+
+
+def open_listing(
     *,
-    reader: RecordReader,
-    settings: SplitSettings,
-    bad: BadRecords,
-    preparation: Preparation,
-    record: str,
+    root: Path,
+    manifest: str | None,
+    folder: str | None,
+    class_names: Sequence[str] | None,
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    on_bad_record: str,
+) -> Listing:
+    """Check the options that all kinds of files share, and read the table.
+
+    Raises:
+        SettingError: if an option cannot be used.
+        DataFileError: if the manifest is none, or has fewer than two classes.
+    """
+    settings = SplitSettings(val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)
+    names, bad = check_class_names(class_names), BadRecords(on_bad_record)
+    table = read_table(root=root, manifest=manifest, folder=folder)
+    return Listing(table, question_of(table, names), settings, bad)
+
+
+def load_listed(
+    name: str, listing: Listing, *, reader: RecordReader, preparation: Preparation, record: str
 ) -> ImageDataset:
     """Look at every record's header, then read them all, and divide them.
 
@@ -83,11 +116,8 @@ def load_listed(
 
     Args:
         name: The registry's name.
-        table: The manifest.
-        question: What it asks.
+        listing: The manifest.
         reader: Who reads its kind of file.
-        settings: The shares of splits that the table does not name.
-        bad: What becomes of bad records.
         preparation: What the reader does to an image.
         record: What stands for itself where the table names no patients.
 
@@ -95,12 +125,13 @@ def load_listed(
         SettingError: if there are too few patients for the shares.
         DataFileError: if records are bad under ``stop``, or ``skip`` leaves a split without a record.
     """
+    table, question, bad = listing.table, listing.question, listing.bad
     rows = question.rows
     by_table = [*table.found, *question.found]
     if not rows:
         settle(by_table, manifest=table.path, total=table.total, bad=bad)
         raise DataFileError(table.path, "lists no record that can be used")
-    split_of = _split_of(rows, question, settings, table)
+    split_of = _split_of(rows, question, listing.settings, table)
     headers, by_header = inspect_all(reader, rows)
     settle([*by_table, *by_header], manifest=table.path, total=table.total, bad=bad)
     whole = sorted(headers)

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hbdp_fed.data.bad_records import BadRecords, reason
+from hbdp_fed.data.bad_records import reason
 from hbdp_fed.data.contract import ImageDataset
 from hbdp_fed.data.defects import SHAPE, TRUNCATED, UNREADABLE, Defect, check_file
 from hbdp_fed.data.grid import Grid
-from hbdp_fed.data.own.classes import check_class_names
-from hbdp_fed.data.own.loading import load_listed, question_of
-from hbdp_fed.data.own.table import Row, read_table
+from hbdp_fed.data.own.loading import load_listed, open_listing
+from hbdp_fed.data.own.table import Row
 from hbdp_fed.data.own.volume_reader import VolumeFiles, VolumeHeader, VolumeReader
-from hbdp_fed.data.splits import SplitSettings
 from hbdp_fed.data.volumes import UNREADABLE as BROKEN
 from hbdp_fed.data.volumes import StoredVolume, read_nifti, volume_pipeline
 
@@ -64,19 +62,22 @@ def load_nifti(
         DataFileError: if the manifest is none, records are bad under ``stop``, or a split is left without a record.
     """
     grid = Grid(size=image_size, fit=fit, spacing=spacing, window=window)
-    settings = SplitSettings(val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)
-    names, bad = check_class_names(class_names), BadRecords(on_bad_record)
-    table = read_table(root=root, manifest=manifest, folder=folder)
-    question = question_of(table, names)
+    listing = open_listing(
+        root=root,
+        manifest=manifest,
+        folder=folder,
+        class_names=class_names,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        on_bad_record=on_bad_record,
+    )
     preparation = grid.preparation(unit="as the file has them")
-    prepare = volume_pipeline(preparation.details, label=table.has_masks)
+    prepare = volume_pipeline(preparation.details, label=listing.table.has_masks)
     return load_listed(
         "nifti",
-        table,
-        question,
-        reader=VolumeReader(FILES, prepare, question.class_names),
-        settings=settings,
-        bad=bad,
+        listing,
+        reader=VolumeReader(FILES, prepare, listing.question.class_names),
         preparation=preparation,
         record="volume",
     )
