@@ -17,6 +17,7 @@ from hbdp_fed.seeding import generator
 from simulations.compose import compose_run, typed
 from simulations.prepare import Prepared, prepare
 from simulations.run import main
+from tests.simulations.refusing import refusal
 from tests.simulations.test_presets import write_ham10000, write_hippocampus
 
 VOLUMES = (
@@ -32,16 +33,6 @@ Harm = Callable[[Path], Path]
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the data sets. The working folder is another, empty one."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "here").mkdir()
-    monkeypatch.setenv("HBDP_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def hippocampus(root: Path) -> Path:
     return write_hippocampus(root)
 
@@ -49,17 +40,6 @@ def hippocampus(root: Path) -> Path:
 @pytest.fixture
 def lesions(root: Path) -> Path:
     return write_ham10000(root, lesions=4, sides=(24, 18))
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a run that cannot start says; it writes nothing."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert list(Path.cwd().iterdir()) == []
-    return told
 
 
 def prepared(*arguments: str) -> Prepared:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from hbdp_fed.data import load_dataset
-from simulations.run import main
 from tests.data.dicom.writing import write_dicom
 from tests.data.own.writing import (
     changed,
@@ -19,6 +18,7 @@ from tests.data.own.writing import (
     write_volume,
     write_volumes,
 )
+from tests.simulations.refusing import refusal
 
 COUNT = 10
 
@@ -33,27 +33,6 @@ RADIOGRAPHS = ("data=dicom", "data.image_size=16", "model=cnn", "model.width=4",
 
 Harm = Callable[[Path], Path]
 """Breaks a record of a set in its folder, and says which file is to be named."""
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the data sets. The working folder is another, empty one."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "here").mkdir()
-    monkeypatch.setenv("HBDP_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "data"
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a run that cannot start says; it writes nothing."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert list(Path.cwd().iterdir()) == []
-    return told
 
 
 # Of volumes, and of whatever has a row.
