@@ -223,6 +223,7 @@ class PublicSideInformation:
         class_weights: The loss's public weights; None weighs all classes alike.
         records_per_unit: How many records a drawn unit gives on average, at least 1: more where units are patients. A
             unit's clipped gradient is that of their mean, so each of them counts for so much less.
+        later_rates: The learning rates of the steps after the first one, where the release is of several.
     """
 
     images: Tensor
@@ -232,11 +233,17 @@ class PublicSideInformation:
     loss: str = "cross_entropy"
     class_weights: tuple[float, ...] | None = None
     records_per_unit: float = 1.0
+    later_rates: tuple[float, ...] = ()
 
     @property
     def expected_records(self) -> float:
         """How many records a step holds on average."""
         return self.expected_batch * self.records_per_unit
+
+    @property
+    def steps(self) -> int:
+        """How many DP-SGD steps lie between the weights that were handed out and the answer."""
+        return 1 + len(self.later_rates)
 
 
 @dataclass(frozen=True)

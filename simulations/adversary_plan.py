@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hbdp_fed.adversary import ATTACKS, SURFACES, build_attack
+from hbdp_fed.adversary import ATTACKS, CANDIDATES, REBUILDING, SURFACES, build_attack
 from hbdp_fed.audit.candidates import LINEAR
 from hbdp_fed.data import ImageDataset
 from hbdp_fed.errors import SettingError, unknown_choice
@@ -16,7 +16,8 @@ from hbdp_fed.training import NO_CORRECTION, LocalSettings
 from hbdp_fed.types import Surface
 from simulations.schema import AdversaryConfig, RunConfig
 
-AUTO, NONE = "auto", "none"
+AUTO, ALL, NONE = "auto", "all", "none"
+"""In place of attacks by name: all that apply and take seconds, all that apply, and none."""
 
 ALONE: tuple[Surface, ...] = ("gradient", "update")
 """The surfaces that show hospitals one by one."""
@@ -24,10 +25,13 @@ ALONE: tuple[Surface, ...] = ("gradient", "update")
 _REAL = "real hospitals are not attacked; a simulation of the same settings is"
 
 PLANTED = ("imprint", "trap_weights")
+OF_CLASSES = PLANTED
+"""Attacks on models that name a class of a two-dimensional image."""
+
 _OF_RECORDS = ("linear_probe",)
 """Attacks that read an image out of its record's own clipped gradient."""
 
-_PLANTED_TASKS = ("binary", "multiclass")
+_CLASS_TASKS = ("binary", "multiclass")
 
 _AFFORDABLE = 3e10
 """Parameters x pixels x hospital steps whose candidate games take about two minutes on two cores: a forward and a
@@ -53,23 +57,23 @@ class AttackPlan:
 
     @property
     def games(self) -> tuple[str, ...]:
-        """Those that are about training rounds."""
-        return tuple(name for name in self.attacks if ATTACKS[name].kind != "probe")
+        """Those that play the candidate games about training rounds."""
+        return tuple(name for name in self.attacks if ATTACKS[name].kind in CANDIDATES)
 
 
 def asked_for(wanted: Any) -> list[str]:
     """The words of ``adversary.attack``, which is one or a list of them, checked.
 
     Raises:
-        SettingError: if there is no such attack, or ``auto`` or ``none`` stands beside others.
+        SettingError: if there is no such attack, or ``auto``, ``all`` or ``none`` stands beside others.
     """
     words = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list | tuple) else [str(wanted)]
-    known = (AUTO, NONE, *ATTACKS)
+    known = (AUTO, ALL, NONE, *ATTACKS)
     for word in words:
         if word not in known:
             raise unknown_choice("adversary.attack", str(word), known)
-    if len(words) > 1 and {AUTO, NONE} & set(words):
-        raise SettingError("adversary.attack", f"{AUTO} and {NONE} stand alone, got {', '.join(words)}")
+    if len(words) > 1 and {AUTO, ALL, NONE} & set(words):
+        raise SettingError("adversary.attack", f"{AUTO}, {ALL} and {NONE} stand alone, got {', '.join(words)}")
     return words
 
 
@@ -105,9 +109,9 @@ def plan_attacks(config: RunConfig, dataset: ImageDataset, local: LocalSettings,
         if words == [AUTO]:
             return AttackPlan((), (f"all attacks: {_REAL}",))
         raise SettingError("adversary.attack", f"must be {NONE} or {AUTO}: {_REAL}")
-    wanted = list(ATTACKS) if words == [AUTO] else [name for name in ATTACKS if name in words]
+    wanted = _wanted(words)
     obstacles = {name: _obstacle(name, config, dataset, local, steps) for name in wanted}
-    if words != [AUTO]:
+    if words not in ([AUTO], [ALL]):
         for obstacle in obstacles.values():
             if obstacle is not None:
                 raise SettingError(*obstacle)
@@ -118,6 +122,12 @@ def plan_attacks(config: RunConfig, dataset: ImageDataset, local: LocalSettings,
         if obstacle is not None and obstacle[0] != "adversary.attack"
     )
     return AttackPlan(tuple(name for name in wanted if obstacles[name] is None), told)
+
+
+def _wanted(words: Sequence[str]) -> list[str]:
+    if words == [AUTO]:
+        return [name for name, entry in ATTACKS.items() if not entry.slow]
+    return list(ATTACKS) if words == [ALL] else [name for name in ATTACKS if name in words]
 
 
 def observed_rounds(adversary: AdversaryConfig, *, rounds: int, cost_of_round: float) -> tuple[int, ...]:
@@ -211,7 +221,7 @@ def _obstacle(
     name: str, config: RunConfig, dataset: ImageDataset, local: LocalSettings, steps: int
 ) -> tuple[str, str] | None:
     """The setting that rules an attack out, and how; None if nothing does."""
-    probing = ATTACKS[name].kind == "probe"
+    kind = ATTACKS[name].kind
     if name in _OF_RECORDS and local.records_per_patient is not None:
         working = ", ".join(other for other in ATTACKS if other not in _OF_RECORDS)
         return (
@@ -220,18 +230,28 @@ def _obstacle(
             f"the mean over all records is clipped and sent; with patients these work: {working}",
         )
     task, dims = dataset.task, dataset.train.images.dim() - 2
-    if name in PLANTED and (task not in _PLANTED_TASKS or dims != 2):
-        kind = "images" if dims == 2 else "volumes"
+    if name in OF_CLASSES and (task not in _CLASS_TASKS or dims != 2):
+        what = "images" if dims == 2 else "volumes"
         return (
             "adversary.attack",
-            f"{name} rebuilds images of {' and '.join(_PLANTED_TASKS)} tasks; this is {task} of {kind}: "
+            f"{name} rebuilds images of {' and '.join(_CLASS_TASKS)} tasks; this is {task} of {what}: "
             "leave it out, or set auto or none",
         )
-    if probing:
-        return _obstacle_of_public(name, dataset) or _obstacle_of_mean(config, local, steps=1)
-    decoys, of = _decoys(dataset, local)
-    if config.adversary.candidates - 1 > decoys:
-        return "adversary.candidates", f"must be at most {decoys + 1}: decoys come from the {decoys} test {of}"
+    if kind in REBUILDING:
+        obstacle = _obstacle_of_public(name, dataset)
+        if obstacle is not None or kind == "model":
+            return obstacle
+    if kind == "probe":
+        return _obstacle_of_mean(config, local, steps=1)
+    if kind in CANDIDATES:
+        decoys, of = _decoys(dataset, local)
+        if config.adversary.candidates - 1 > decoys:
+            return "adversary.candidates", f"must be at most {decoys + 1}: decoys come from the {decoys} test {of}"
+    return _obstacle_of_rounds(name, config, local) or _obstacle_of_mean(config, local, steps=steps)
+
+
+def _obstacle_of_rounds(name: str, config: RunConfig, local: LocalSettings) -> tuple[str, str] | None:
+    """Where what training rounds released is not there, or cannot be taken apart."""
     if config.federation.record != "all":
         # Presets of long runs keep neither, and two messages one after the other would be one too many.
         also = "" if config.federation.checkpoints == 0 else ", and federation.checkpoints 0,"
@@ -240,22 +260,24 @@ def _obstacle(
         return "federation.participation", f"must be 1 for {name}, which takes every hospital for part of every round"
     if config.federation.checkpoints != 0:
         return "federation.checkpoints", f"must be 0 (all kept) for {name}, which is about every round"
-    if local.correction != NO_CORRECTION and set(config.adversary.surfaces) & {"aggregate", "global_model"}:
+    seen = surfaces_seen(config.adversary, secure=config.federation.secure_aggregation)
+    if local.correction != NO_CORRECTION and set(seen) & {"aggregate", "global_model"}:
         # What was added to whose gradients is read out of single updates, and the server tells everybody c besides.
         return (
             "adversary.surfaces",
             f"must be gradient or update for {name} with training.correction={local.correction}: who sees only means "
             "does not know the hospitals' control variates",
         )
+    if local.correction != NO_CORRECTION and ATTACKS[name].kind == "round":
+        return "training.correction", f"must be {NO_CORRECTION} for {name}, which takes a hospital's steps by itself"
     # Steps are seen by taking them again, noise included: a single one, too.
-    seen = surfaces_seen(config.adversary, secure=config.federation.secure_aggregation)
     if "gradient" in seen and config.privacy.secure_noise:
         return (
             "privacy.secure_noise",
             f"leaves no way to take the single steps of {name}'s surface gradient again: "
             "set adversary.surfaces=[update]",
         )
-    return _obstacle_of_mean(config, local, steps=steps)
+    return None
 
 
 def _decoys(dataset: ImageDataset, local: LocalSettings) -> tuple[int, str]:

@@ -21,6 +21,7 @@ from hbdp_fed.adversary import ATTACKS
 from hbdp_fed.errors import SettingError
 from hbdp_fed.strict_json import dumps
 from simulations.adversary_plan import (
+    ALL,
     AUTO,
     NONE,
     asked_for,
@@ -29,12 +30,14 @@ from simulations.adversary_plan import (
     check_rounds,
     plan_attacks,
 )
-from simulations.attacking import Assault, Risk, attack_and_audit, check_recorded, only_recorded
+from simulations.assault import Assault
+from simulations.attacking import Risk, attack_and_audit
 from simulations.compose import compose_run, typed, typed_as
 from simulations.old_run import composed_of
 from simulations.prepare import Prepared, observed_by, prepare
 from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
+from simulations.recorded import check_recorded, only_recorded
 from simulations.run_folder import RunFolder, chosen_folder, create, read_summary, time_stamp
 from simulations.schema import AdversaryConfig, AttackConfig
 from simulations.terminal import show_risk
@@ -129,15 +132,15 @@ def _attacked_by(prepared: Prepared, adversary: AdversaryConfig) -> Prepared:
 def _planned(settings: AttackConfig, prepared: Prepared, source: RunFolder, console: Console) -> Assault:
     """What there is to do: attacks by name are refused if they cannot work, of all others those are left that can.
 
-    Those are the run's own, or with ``auto`` every one that applies to what it recorded.
+    Those are the run's own, or with ``auto`` and ``all`` every one that applies to what it recorded.
     """
     words = list(prepared.attacks.attacks) if settings.attack is None else asked_for(settings.attack)
     if not words or words == [NONE]:
-        raise SettingError("attack", f"none leaves nothing to do; choose {AUTO}, or of: {', '.join(ATTACKS)}")
+        raise SettingError("attack", f"none leaves nothing to do; choose {AUTO}, {ALL}, or of: {', '.join(ATTACKS)}")
     config = replace(prepared.config, adversary=replace(prepared.config.adversary, attack=words))
     possible = plan_attacks(config, prepared.dataset, prepared.local, steps=prepared.hyper.local_steps)
     assault = Assault(prepared, source, possible.attacks, lambda _: None)
-    if settings.attack is not None and words != [AUTO]:
+    if settings.attack is not None and words not in ([AUTO], [ALL]):
         check_recorded(assault)
         return assault
     assault, missing = only_recorded(assault)

@@ -83,7 +83,7 @@ class GamesTask:
         return {ALL_HOSPITALS: {name: torch.as_tensor(value) for name, value in total.items()}}
 
     def _global(self, number: int) -> Weights:
-        return read_weights(self.folder / "checkpoints" / f"round-{number:04d}.safetensors")
+        return read_weights(RunFolder(self.folder).checkpoint_file(number))
 
     def _update(self, number: int, hospital: str) -> Weights:
         return read_weights(RunFolder(self.folder).update_file(number, hospital))
@@ -133,7 +133,7 @@ def games_tasks(
         summed = prepared.config.federation.secure_aggregation
         return [GamesTask(training, surface, games, folder.path, tuple(seen), at_once, summed=summed)]
     return [
-        GamesTask(_alone(training, name), surface, {name: game}, folder.path, tuple(rounds[name]), False, corrected)
+        GamesTask(training.alone(name), surface, {name: game}, folder.path, tuple(rounds[name]), False, corrected)
         for name, game in games.items()
     ]
 
@@ -150,12 +150,6 @@ def _corrected(training: SimulatedTraining, folder: RunFolder) -> RecordedRounds
         rounds=training.rounds,
         local_steps=training.local_steps,
     )
-
-
-def _alone(training: SimulatedTraining, hospital: str) -> SimulatedTraining:
-    """The same with one hospital: nothing of the others is needed, and a worker need not be sent it."""
-    index = training.index(hospital)
-    return replace(training, plans=(training.plans[index],), records=(training.records[index],), shares=(1.0,))
 
 
 def _game(

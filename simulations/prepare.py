@@ -36,6 +36,7 @@ from hbdp_fed.training.tasks import Task, task_called
 from hbdp_fed.types import HospitalPlan, ModelSpec, OptimizerSettings, PrivacyBudget, Weights
 from simulations import checks, recipes
 from simulations.adversary_plan import (
+    ALL,
     AUTO,
     AttackPlan,
     asked_for,
@@ -370,7 +371,7 @@ def check_games(prepared: Prepared) -> None:
         SettingError: if they would be left out.
     """
     adversary = prepared.config.adversary
-    if asked_for(adversary.attack) == [AUTO] or adversary.observed_rounds is not None or adversary.rounds:
+    if asked_for(adversary.attack) in ([AUTO], [ALL]) or adversary.observed_rounds is not None or adversary.rounds:
         return
     if prepared.unplayed:
         raise SettingError(

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from hbdp_fed.adversary import ATTACKS, ProbingAttack, build_attack, public_of_mean
-from hbdp_fed.data import as_floats
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.seeding import generator
-from hbdp_fed.training import optimizer_at
 from hbdp_fed.types import HospitalPlan, ModelSpec, ModelUpdate, Observation, PublicSideInformation, Weights
 from simulations.adversary_plan import attack_settings
 from simulations.prepare import Prepared
+from simulations.side_information import AFTER_TRAINING, side_information
 
 PROBE_STEPS = 1
 """A probe asks for one step: the update of several is a sum that is harder to read."""
@@ -98,13 +97,4 @@ class ProbeCampaign:
         return next(name for name, numbers in self.prepared.probe_rounds.items() if number in numbers)
 
     def _public(self, plan: HospitalPlan) -> PublicSideInformation:
-        return PublicSideInformation(
-            images=as_floats(self.prepared.federated.val.images),
-            mechanism=plan.mechanism,
-            # A probe comes after training, where the schedule's last value holds.
-            optimizer=optimizer_at(self.prepared.local, 1.0),
-            expected_batch=plan.expected_batch,
-            records_per_unit=plan.expected_records / plan.expected_batch,
-            loss=self.prepared.local.loss,
-            class_weights=self.prepared.local.class_weights,
-        )
+        return side_information(self.prepared, plan, progress=AFTER_TRAINING, steps=PROBE_STEPS)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hbdp_fed.adversary import ATTACKS, build_attack, load_observation, seen_on
+from hbdp_fed.adversary import ATTACKS, build_attack
 from hbdp_fed.audit import GrantedRecord, ReplayedBatch, grant_step_knowledge
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import Observation, Reconstruction, Surface
+from simulations.sources import Source
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,8 @@ class RebuildTask:
         attack: Its name.
         settings: What it is built with.
         surface: What it sees.
-        observations: The folder of recordings.
-        recordings: Of all hospitals in one probe, or of the one hospital that is seen; or that of their mean, where
-            nothing else was recorded.
-        shares: Each of these hospitals' weight in the mean.
-        scales: What one of each one's records counts in it.
+        source: Where that comes from.
+        scales: By hospital that is seen or in the mean, what one of its records counts in it.
         batches: What each of them drew, where the threat model is granted something of it; else empty.
         multiplicity: Views of a record.
         max_physical_batch: Rows differentiated at once.
@@ -40,9 +37,7 @@ class RebuildTask:
     attack: str
     settings: Mapping[str, Any]
     surface: Surface
-    observations: Path
-    recordings: tuple[str, ...]
-    shares: Mapping[str, float]
+    source: Source
     scales: Mapping[str, float]
     batches: tuple[ReplayedBatch, ...]
     multiplicity: int
@@ -53,8 +48,7 @@ class RebuildTask:
     def __call__(self) -> Rebuilt:
         """Run the attack."""
         started = time.perf_counter()
-        answers = [load_observation(self.observations, name) for name in self.recordings]
-        [observation] = seen_on(self.surface, answers, self.shares)
+        observation = self.source.observe()
         attack = build_attack(self.attack, **self.settings)
         stream = generator(self.seed, "adversary", self.attack, *self.label)
         granted: list[GrantedRecord] = []
@@ -80,7 +74,7 @@ class RebuildTask:
             observation,
             torch.cat([batch.images for batch in self.batches]),
             torch.cat([batch.labels for batch in self.batches]),
-            scales=[self.scales[name] for name, count in zip(self.shares, counts, strict=True) for _ in range(count)],
+            scales=[self.scales[name] for name, count in zip(self.scales, counts, strict=True) for _ in range(count)],
             multiplicity=self.multiplicity,
             max_physical_batch=self.max_physical_batch,
         )

@@ -18,8 +18,9 @@ from hbdp_fed.errors import HospitalFailure, QuorumLost, SettingError, TrainingD
 from hbdp_fed.federation.engine import check_room, kept_ready
 from hbdp_fed.models import grouped, title_of, weights_sha256
 from hbdp_fed.privacy.ledger import LedgerError
+from simulations.assault import Assault
 from simulations.assess import noise_summary, privacy_summary
-from simulations.attacking import Assault, attack_and_audit
+from simulations.attacking import attack_and_audit
 from simulations.attendance import clock_summary, participation_summary
 from simulations.attendance_plan import always_late, check_attendance
 from simulations.compose import choices, compose_run, groups, typed

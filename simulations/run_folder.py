@@ -172,10 +172,13 @@ class RunFolder:
             weights: By parameter name.
             keep: Of how many rounds the checkpoints stay, the latest ones; 0 for all.
         """
-        folder = self.path / "checkpoints"
-        save_weights(folder / f"round-{round:04d}.safetensors", weights)
+        save_weights(self.checkpoint_file(round), weights)
         if keep:
-            (folder / f"round-{round - keep:04d}.safetensors").unlink(missing_ok=True)
+            self.checkpoint_file(round - keep).unlink(missing_ok=True)
+
+    def checkpoint_file(self, number: int) -> Path:
+        """Where :meth:`write_checkpoint` writes."""
+        return self.path / "checkpoints" / f"round-{number:04d}.safetensors"
 
     def write_update(self, update: ModelUpdate) -> None:
         """One hospital's update as it travelled. The model it answers is the checkpoint of the round before.

@@ -7,13 +7,23 @@ from hbdp_fed.adversary.recording import (
     save_observation,
     save_reconstruction,
 )
-from hbdp_fed.adversary.registry import ATTACKS, SURFACES, AttackEntry, ProbingAttack, build_attack
+from hbdp_fed.adversary.registry import (
+    ATTACKS,
+    CANDIDATES,
+    REBUILDING,
+    SURFACES,
+    AttackEntry,
+    ProbingAttack,
+    build_attack,
+)
 from hbdp_fed.adversary.surfaces import public_of_mean, record_scales, seen_on
 from hbdp_fed.adversary.threat_models import REALISTIC, RELAXED, THREAT_MODELS, WORST_CASE, threat_model
 
 __all__ = [
     "ATTACKS",
+    "CANDIDATES",
     "REALISTIC",
+    "REBUILDING",
     "RELAXED",
     "SURFACES",
     "THREAT_MODELS",

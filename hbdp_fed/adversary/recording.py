@@ -59,6 +59,7 @@ def save_observation(observation: Observation, folder: Path, name: str) -> None:
             "loss": public.loss,
             "class_weights": public.class_weights,
             "records_per_unit": public.records_per_unit,
+            "later_rates": public.later_rates,
         },
     }
     _save(record, released.delta, folder, name)
@@ -87,7 +88,9 @@ def load_observation(folder: Path, name: str) -> Observation:
                 expected_batch=public["expected_batch"],
                 loss=public["loss"],
                 class_weights=None if public["class_weights"] is None else tuple(public["class_weights"]),
-                records_per_unit=public.get("records_per_unit", 1.0),  # older recordings: units were records
+                # Older recordings: units were records, and every release one step.
+                records_per_unit=public.get("records_per_unit", 1.0),
+                later_rates=tuple(public.get("later_rates", ())),
             ),
         )
     except (KeyError, TypeError) as error:

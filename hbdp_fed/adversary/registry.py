@@ -17,7 +17,13 @@ from hbdp_fed.adversary.worst_case import CandidateMatching, MembershipInference
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.types import Attack, ModelSpec, PublicSideInformation, Surface, ThreatModel, Weights
 
-Kind = Literal["probe", "identification", "membership"]
+Kind = Literal["probe", "round", "model", "identification", "membership", "property", "queries"]
+
+REBUILDING: tuple[Kind, ...] = ("probe", "round", "model")
+"""The kinds that rebuild images: each an :class:`hbdp_fed.types.Attack`."""
+
+CANDIDATES: tuple[Kind, ...] = ("identification", "membership")
+"""The kinds that play the candidate games, all of them the same ones."""
 
 
 class ProbingAttack(Attack, Protocol):
@@ -40,14 +46,18 @@ class AttackEntry:
 
     Attributes:
         threat_model: What its adversary is granted.
-        kind: ``probe``: a :class:`ProbingAttack` that rebuilds images from the answers to its own model.
-            ``identification`` and ``membership``: games about the training rounds themselves.
+        kind: ``probe``: a :class:`ProbingAttack` that rebuilds images from the answers to its own model. ``round``
+            rebuilds them from what an ordinary training round released, ``model`` from the final model alone.
+            ``identification`` and ``membership``: games about the training rounds themselves. ``property`` is a game
+            about a hospital's population, and ``queries`` one about its answers to counting queries.
         build: Makes it from keywords of its own, all with defaults.
+        slow: Whether it takes minutes, so that it is left out where nobody asks for it.
     """
 
     threat_model: ThreatModel
     kind: Kind
     build: Callable[..., Any]
+    slow: bool = False
 
 
 ATTACKS: Mapping[str, AttackEntry] = {

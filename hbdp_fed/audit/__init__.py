@@ -9,7 +9,7 @@ from hbdp_fed.audit.matching import Matching, match
 from hbdp_fed.audit.outcomes import ProbeOutcome, audit_probe
 from hbdp_fed.audit.probe_law import LawFigures, law_figures
 from hbdp_fed.audit.proportions import clustered_wilson, wilson_interval
-from hbdp_fed.audit.replay import ReplayedBatch, SimulatedTraining, replay_batch
+from hbdp_fed.audit.replay import ReplayedBatch, SimulatedTraining, all_trained, replay_batch, replay_round
 from hbdp_fed.audit.risk import AttackFigures, attack_figures, risk_summary
 from hbdp_fed.audit.similarity import mse, ncc, pairwise_ssim, psnr
 from hbdp_fed.audit.utility_figures import (
@@ -35,6 +35,7 @@ __all__ = [
     "ProbeOutcome",
     "ReplayedBatch",
     "SimulatedTraining",
+    "all_trained",
     "as_png",
     "attack_figures",
     "audit_probe",
@@ -55,6 +56,7 @@ __all__ = [
     "psnr",
     "reconstruction_figure",
     "replay_batch",
+    "replay_round",
     "risk_summary",
     "save_columns",
     "save_figure",

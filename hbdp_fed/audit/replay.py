@@ -63,6 +63,11 @@ class SimulatedTraining:
         """Where the hospital called so stands in ``plans`` and ``records``."""
         return next(index for index, plan in enumerate(self.plans) if plan.name == hospital)
 
+    def alone(self, hospital: str) -> SimulatedTraining:
+        """The same with one hospital: a worker that needs nothing of the others need not be sent it."""
+        place = self.index(hospital)
+        return replace(self, plans=(self.plans[place],), records=(self.records[place],), shares=(1.0,))
+
 
 def replay_round(
     training: SimulatedTraining,
@@ -70,8 +75,9 @@ def replay_round(
     number: int,
     weights: Weights,
     *,
-    watch: Callable[[LocalStep], None],
+    watch: Callable[[LocalStep], None] | None = None,
     noiseless: bool = False,
+    steps: int | None = None,
 ) -> LocalResult:
     """Take one hospital's steps of one training round again.
 
@@ -80,8 +86,9 @@ def replay_round(
         hospital: An index.
         number: The round, from 1.
         weights: What the hospital started from; rounded to the float32 that travels.
-        watch: Sees every step.
+        watch: Sees every step, if anybody does.
         noiseless: Whether to leave the noise out: what an adversary can compute who knows the records alone.
+        steps: How many of the round's steps, from the first; None takes them all.
     """
     plan, records = training.plans[hospital], training.records[hospital]
     mechanism = replace(plan.mechanism, noise_multiplier=0.0) if noiseless else plan.mechanism
@@ -93,7 +100,7 @@ def replay_round(
         labels=records.labels,
         groups=records.groups,
         mechanism=mechanism,
-        steps=training.local_steps,
+        steps=training.local_steps if steps is None else steps,
         settings=training.local,
         progress=round_progress(number, rounds=training.rounds, local_steps=training.local_steps),
         noise=seeded_noise(noise_stream(seed, name, number, device)),
@@ -107,7 +114,7 @@ def replay_round(
 
 @dataclass(frozen=True)
 class ReplayedBatch:
-    """Who was in a hospital's one step, and who was not.
+    """Who was in a hospital's step or steps, and who was not.
 
     Attributes:
         images: float32 (b * K, C, *spatial), the records that were drawn, as the model saw them: K views of each.
@@ -123,11 +130,38 @@ class ReplayedBatch:
     controls: Tensor
     control_groups: Tensor
 
+    def at_most(self, most: int, *, views: int, generator: torch.Generator) -> ReplayedBatch:
+        """The same with so many records and controls at most, drawn at random.
 
-def replay_batch(training: SimulatedTraining, hospital: str, number: int) -> ReplayedBatch:
-    """The batch of a probe: round ``number`` of one step.
+        Args:
+            most: Of either.
+            views: K.
+            generator: For the draw.
+        """
+        if len(self.groups) <= most:
+            return self
+        inside = torch.randperm(len(self.groups), generator=generator)[:most].sort().values
+        of_inside = (inside[:, None] * views + torch.arange(views)).flatten()
+        few = slice(most * views)
+        return ReplayedBatch(
+            self.images[of_inside],
+            self.labels[of_inside],
+            self.groups[inside],
+            self.controls[few],
+            self.control_groups[:most],
+        )
+
+
+def replay_batch(training: SimulatedTraining, hospital: str, number: int, *, steps: int = 1) -> ReplayedBatch:
+    """The batch of a probe, which is a round of one step, or everybody who was in some first steps of a round.
 
     What reconstructions score against the controls is what chance scores: they were not in the batch.
+
+    Args:
+        training: The federation.
+        hospital: Whose batch.
+        number: The round's or probe's number.
+        steps: How many of its steps. A record that several of them drew counts once, as the first of them saw it.
     """
     index = training.index(hospital)
     plan, records = training.plans[index], training.records[index]
@@ -136,19 +170,54 @@ def replay_batch(training: SimulatedTraining, hospital: str, number: int) -> Rep
         groups=records.groups,
         records_per_patient=training.local.records_per_patient,
         sample_rate=plan.mechanism.sample_rate,
-        steps=1,
+        steps=steps,
         generator=batch_stream(training.seed, hospital, number),
     )
-    members = next(batches).members
     drawn = torch.zeros(len(records), dtype=torch.bool)
-    drawn[members] = True
-    others = (~drawn).nonzero().flatten()[: len(members)]
-    # A mirrored image that comes back mirrored shows its patient: what the model saw is what an attack can rebuild.
-    images, labels = _seen(training, records, members, augmentation_stream(training.seed, hospital, number))
+    members, images, labels = [], [], []
+    stream = augmentation_stream(training.seed, hospital, number)
+    for batch in batches:
+        # A mirrored image that comes back mirrored shows its patient: what the model saw is what an attack can rebuild.
+        seen, targets = _seen(training, records, batch.members, stream)
+        new = ~drawn[batch.members]
+        drawn[batch.members] = True
+        members.append(batch.members[new])
+        of_new = new.repeat_interleave(training.local.multiplicity)
+        images.append(seen[of_new])
+        labels.append(targets[of_new])
+    inside = torch.cat(members)
+    others = (~drawn).nonzero().flatten()[: len(inside)]
     controls, _ = _seen(training, records, others, generator(training.seed, "audit", hospital, number))
-    # Records without a patient stand for themselves: numbers of their own, that no patient has.
-    groups = records.groups if records.groups is not None else -1 - torch.arange(len(records))
-    return ReplayedBatch(images, labels, groups[members], controls, groups[others])
+    groups = _patients(records)
+    return ReplayedBatch(torch.cat(images), torch.cat(labels), groups[inside], controls, groups[others])
+
+
+def all_trained(records: Records, others: Records, *, most: int, generator: torch.Generator) -> ReplayedBatch:
+    """What attacks on the final model are held against: a hospital's records, of which training saw any.
+
+    Args:
+        records: All that the hospital trained on.
+        others: Records that nobody trained on, for controls.
+        most: No more than this many of either, drawn at random, are compared.
+        generator: For the draw.
+    """
+    inside, outside = (
+        torch.randperm(len(part), generator=generator)[:most].sort().values for part in (records, others)
+    )
+    outside = outside[: len(inside)]
+    return ReplayedBatch(
+        images=as_floats(records.images[inside]),
+        labels=records.labels[inside],
+        groups=_patients(records)[inside],
+        controls=as_floats(others.images[outside]),
+        # Numbers of nobody among the hospital's own.
+        control_groups=_patients(others, above=len(records))[outside],
+    )
+
+
+def _patients(records: Records, *, above: int = 0) -> Tensor:
+    """Each record's patient; one without stands for itself, with a number below 0 that no patient has."""
+    return records.groups if records.groups is not None else -1 - above - torch.arange(len(records))
 
 
 def _seen(

@@ -32,7 +32,7 @@ from hbdp_fed.models import read_weights
 from hbdp_fed.seeding import augmentation_stream, batch_stream, noise_stream
 from hbdp_fed.training import optimizer_at
 from hbdp_fed.types import ALL_HOSPITALS, CandidateObservation, Observation, Reconstruction, Surface
-from simulations.attacking import Assault
+from simulations.assault import Assault
 from simulations.compose import compose_run, typed
 from simulations.prepare import Prepared, prepare
 from simulations.run import main

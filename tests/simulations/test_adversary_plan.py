@@ -92,7 +92,7 @@ def test_an_attack_that_does_not_exist_is_refused_with_all_that_do(wanted: Any) 
 
 @pytest.mark.parametrize("word", ["auto", "none"])
 def test_auto_and_none_stand_alone(word: str) -> None:
-    with pytest.raises(SettingError, match=rf"^adversary.attack: auto and none stand alone, got imprint, {word}$"):
+    with pytest.raises(SettingError, match=rf"^adversary.attack: auto, all and none stand alone, got imprint, {word}$"):
         asked_for(["imprint", word])
 
 
@@ -252,7 +252,7 @@ def test_without_a_number_as_many_rounds_are_seen_as_do_not_take_long() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attack": "x"}, "adversary.attack: 'x' is not known; choose one of: auto, candidate_matching, imprint, "),
+        ({"attack": "x"}, "adversary.attack: 'x' is not known; choose one of: all, auto, candidate_matching, imprint, "),
         (
             {"surfaces": ["x"]},
             "adversary.surfaces: 'x' is not known; choose one of: aggregate, auto, global_model, gradient",

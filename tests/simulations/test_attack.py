@@ -285,8 +285,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "attack: 'inversion' is not known; choose one of: auto, candidate_matching, imprint, linear_probe, "
             "membership, none, trap_weights",
         ),
-        (["attack=[imprint,auto]"], "attack: auto and none stand alone, got imprint, auto"),
-        (["attack=none"], "attack: none leaves nothing to do; choose auto, or of: imprint, trap_weights, linear_probe"),
+        (["attack=[imprint,auto]"], "attack: auto, all and none stand alone, got imprint, auto"),
+        (["attack=none"], "attack: none leaves nothing to do; choose auto, all, or of: imprint, trap_weights, linear_probe"),
         (["hospitals=[hospital-01,hospital-01]"], "hospitals: must be different ones, got hospital-01, hospital-01"),
         (["rounds=[1]", "observed_rounds=1"], "observed_rounds: no training round is left to membership: 0 takes all"),
         (["rounds=[6]"], "rounds: must be from 1 to 5, the probes included; got 6"),

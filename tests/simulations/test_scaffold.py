@@ -12,7 +12,7 @@ import torch
 
 from hbdp_fed.audit.replay import replay_round
 from hbdp_fed.models import read_weights
-from simulations.attacking import Assault
+from simulations.assault import Assault
 from simulations.compose import compose_run, typed
 from simulations.games import games_tasks
 from simulations.old_run import composed_of
