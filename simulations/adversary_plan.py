@@ -14,6 +14,7 @@ from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.deployment import SUPERLINK
 from hbdp_fed.training import NO_CORRECTION, LocalSettings
 from hbdp_fed.types import Surface
+from simulations.denoising import DENOISERS, check_denoiser
 from simulations.schema import AdversaryConfig, RunConfig
 
 AUTO, ALL, NONE = "auto", "all", "none"
@@ -115,6 +116,8 @@ def plan_attacks(config: RunConfig, dataset: ImageDataset, local: LocalSettings,
         for obstacle in obstacles.values():
             if obstacle is not None:
                 raise SettingError(*obstacle)
+    if any(ATTACKS[name].kind in REBUILDING for name in wanted if obstacles[name] is None):
+        check_denoiser(config.adversary.denoiser, dataset)
     # What the data rules out is no news; what a setting does is.
     told = tuple(
         f"{name}: {obstacle[0]} {obstacle[1]}"
@@ -177,6 +180,8 @@ def check_adversary(adversary: AdversaryConfig, *, secure: bool = False) -> None
         )
     if not 0 < adversary.prior < 1:
         raise SettingError("adversary.prior", f"must lie strictly between 0 and 1, got {adversary.prior:g}")
+    if adversary.denoiser not in (NONE, *DENOISERS):
+        raise unknown_choice("adversary.denoiser", adversary.denoiser, (NONE, *DENOISERS))
     if adversary.only_last_model and "global_model" not in surfaces:
         raise SettingError("adversary.only_last_model", "is about the surface global_model: add it to surfaces")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbdp_fed.adversary import ATTACKS, CANDIDATES, REBUILDING, build_attack
+from hbdp_fed.adversary.denoising import Denoiser
 from hbdp_fed.audit import risk_summary
 from hbdp_fed.audit.candidates import identification_figures, membership_figures
 from hbdp_fed.audit.overlap_words import WHOEVER
@@ -16,6 +17,7 @@ from hbdp_fed.federation.parallel import run_tasks
 from hbdp_fed.seeding import generator
 from simulations.assault import Assault
 from simulations.assess import protections
+from simulations.denoising import NONE, trained_denoiser
 from simulations.games import GamesTask, PlayedGames, games_tasks
 from simulations.overlap import overlap_summary
 from simulations.rebuild_plan import rebuild_tasks
@@ -64,6 +66,7 @@ def attack_and_audit(assault: Assault, output: Path) -> Risk:
         if len(results) % max(1, len(tasks) // 10) == 0:
             assault.say(f"{len(results)} of {len(tasks)} attacks done ({_told(tasks[place])}, {result.seconds:.0f} s)")
     done = [results[place] for place in range(len(tasks))]
+    denoiser = _denoiser(assault) if rebuilding else None
     entries: dict[str, list[Any]] = {}
     seconds: dict[str, float] = {}
     pictures: dict[str, Path] = {}
@@ -74,9 +77,10 @@ def attack_and_audit(assault: Assault, output: Path) -> Risk:
             found = [(task, rebuilt) for task, rebuilt in mine if task.surface == surface]
             if found:
                 assault.say(f"comparing what {name} rebuilt with the originals")
-                entry, columns = rebuilt_entry(assault, name, surface, found, output)
-                pictures[f"{name}_{surface}"] = draw(assault, name, surface, columns, output)
-                entries.setdefault(ATTACKS[name].threat_model.name, []).append(entry)
+                entry = rebuilt_entry(assault, name, surface, found, output, denoiser=denoiser)
+                for picture, columns in entry.columns.items():
+                    pictures[picture] = draw(assault, picture, columns, output)
+                entries.setdefault(ATTACKS[name].threat_model.name, []).append(entry.figures)
         seconds[name] = sum(rebuilt.seconds for _, rebuilt in mine) + time.perf_counter() - started
     games = list(zip(playing, done[len(rebuilding) :], strict=True))
     for name, entry, spent in _game_entries(assault, games):
@@ -84,6 +88,15 @@ def attack_and_audit(assault: Assault, output: Path) -> Risk:
         seconds[name] = seconds.get(name, 0.0) + spent
     left_out = tuple(_without_target(assault, rebuilding, playing))
     return Risk(summary=_summary(assault, entries), seconds=seconds, pictures=pictures, left_out=left_out)
+
+
+def _denoiser(assault: Assault) -> Denoiser | None:
+    prepared = assault.prepared
+    if assault.adversary.denoiser != NONE:
+        assault.say(f"training a denoiser ({assault.adversary.denoiser})")
+    return trained_denoiser(
+        assault.adversary.denoiser, prepared.dataset, seed=prepared.config.seed, device=prepared.device
+    )
 
 
 def _summary(assault: Assault, entries: Mapping[str, Sequence[Any]]) -> Mapping[str, Any]:

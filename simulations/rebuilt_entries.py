@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from hbdp_fed.adversary import ATTACKS, save_reconstruction
+from hbdp_fed.adversary.denoising import Denoiser
 from hbdp_fed.audit import (
+    AttackFigures,
     Column,
     ProbeOutcome,
     attack_figures,
@@ -35,7 +37,14 @@ _APART = 2**40
 
 @dataclass(frozen=True)
 class _Attacked:
-    """One observation with what was made of it, audited."""
+    """One observation with what was made of it, audited.
+
+    Attributes:
+        outcome: Of the reconstruction.
+        reconstruction: As the attack gave it, or cleaned.
+        shown: Each record's view that was rebuilt best.
+        rebuilt: All that came of the attack.
+    """
 
     outcome: ProbeOutcome
     reconstruction: Reconstruction
@@ -43,12 +52,46 @@ class _Attacked:
     rebuilt: Rebuilt
 
 
+@dataclass(frozen=True)
+class RebuiltEntry:
+    """One attack on one surface.
+
+    Attributes:
+        figures: For the summary.
+        columns: Its best reconstructions, by the name of the picture that shows them.
+    """
+
+    figures: AttackFigures
+    columns: Mapping[str, list[Column]]
+
+
 def rebuilt_entry(
-    assault: Assault, attack: str, surface: Surface, found: Sequence[tuple[RebuildTask, Rebuilt]], output: Path
-) -> tuple[Any, list[Column]]:
-    """One attack's figures on one surface, and its best reconstructions."""
-    audited = [_audited(assault, task, rebuilt, output) for task, rebuilt in found]
-    columns = best_columns([(one.outcome, one.reconstruction, one.shown) for one in audited], assault.public)
+    assault: Assault,
+    attack: str,
+    surface: Surface,
+    found: Sequence[tuple[RebuildTask, Rebuilt]],
+    output: Path,
+    *,
+    denoiser: Denoiser | None,
+) -> RebuiltEntry:
+    """Hold what one attack rebuilt on one surface against the truth, as it is and, if there is a denoiser, cleaned."""
+    audited = [_audited(assault, task, rebuilt, rebuilt.reconstruction, output) for task, rebuilt in found]
+    columns = {f"{attack}_{surface}": _best(audited, assault)}
+    cleaned = []
+    if denoiser is not None:
+        # Clean images alone: what a law says is of the unprocessed ones.
+        cleaned = [
+            _audited(
+                assault,
+                task,
+                rebuilt,
+                replace(rebuilt.reconstruction, images=denoiser(rebuilt.reconstruction.images), unprocessed=None),
+                output,
+                ending="_denoised",
+            )
+            for task, rebuilt in found
+        ]
+        columns[f"{attack}_{surface}_denoised"] = _best(cleaned, assault)
     relaxed = ATTACKS[attack].threat_model.name == "relaxed"
     prior = assault.adversary.prior
     bound = None
@@ -56,7 +99,7 @@ def rebuilt_entry(
         # Of a record that the step drew, which is what these figures are about: no sampling stands before it.
         noise = min(one.rebuilt.noise_multiplier for one in audited)
         bound = relaxed_coherent(prior=prior, noise_multiplier=noise, sample_rate=1.0, steps=1)
-    entry = attack_figures(
+    figures = attack_figures(
         attack,
         surface,
         [one.outcome for one in audited],
@@ -64,18 +107,31 @@ def rebuilt_entry(
         bound=bound,
         bound_prior=prior if relaxed else None,
         law=_law(audited) if relaxed else None,
+        denoised=[one.outcome for one in cleaned],
     )
-    return entry, columns
+    return RebuiltEntry(figures, columns)
 
 
-def _audited(assault: Assault, task: RebuildTask, rebuilt: Rebuilt, output: Path) -> _Attacked:
+def _best(audited: Sequence[_Attacked], assault: Assault) -> list[Column]:
+    return best_columns([(one.outcome, one.reconstruction, one.shown) for one in audited], assault.public)
+
+
+def _audited(
+    assault: Assault,
+    task: RebuildTask,
+    rebuilt: Rebuilt,
+    reconstruction: Reconstruction,
+    output: Path,
+    *,
+    ending: str = "",
+) -> _Attacked:
     hospital, number = task.label
     name = recording_name(task.attack, number, hospital)
-    save_reconstruction(rebuilt.reconstruction, output, f"{name}_{task.surface}")
+    save_reconstruction(reconstruction, output, f"{name}_{task.surface}{ending}")
     batches = truth_of(assault, task)
     originals = torch.cat([batch.images for batch in batches])
     outcome = audit_probe(
-        rebuilt.reconstruction,
+        reconstruction,
         originals,
         assault.public,
         hospital=hospital,
@@ -87,7 +143,7 @@ def _audited(assault: Assault, task: RebuildTask, rebuilt: Rebuilt, output: Path
         criterion=assault.criterion,
     )
     shown = originals[torch.arange(len(outcome.view)) * task.multiplicity + outcome.view]
-    return _Attacked(outcome, rebuilt.reconstruction, shown, rebuilt)
+    return _Attacked(outcome, reconstruction, shown, rebuilt)
 
 
 def _patients(groups: Sequence[Tensor]) -> Tensor:
@@ -119,11 +175,18 @@ def _law(audited: Iterable[_Attacked]) -> Any:
     )
 
 
-def draw(assault: Assault, attack: str, surface: Surface, columns: Sequence[Column], output: Path) -> Path:
-    """Draw the best reconstructions beside their originals; the picture's file."""
+def draw(assault: Assault, name: str, columns: Sequence[Column], output: Path) -> Path:
+    """Draw the best reconstructions beside their originals; the picture's file.
+
+    Args:
+        assault: Of which run.
+        name: The picture's: attack and surface.
+        columns: What it shows.
+        output: The folder.
+    """
     prepared = assault.prepared
-    title = f"{attack.replace('_', ' ')} attack ({surface}) on {prepared.dataset.name} at eps={prepared.config.eps:g}"
-    path = output / f"{attack}_{surface}.png"
+    title = f"{name.replace('_', ' ')} attack on {prepared.dataset.name} at eps={prepared.config.eps:g}"
+    path = output / f"{name}.png"
     save_figure(reconstruction_figure(columns, title=title, criterion=assault.criterion), path)
     save_columns(path.with_suffix(".npz"), columns)
     return path

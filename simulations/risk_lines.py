@@ -37,6 +37,12 @@ def _reconstruction(entry: Entry) -> Iterator[str]:
     chance = "" if control is None else f"; records that were not in the batch score {control:.1%}"
     share = "" if entry["share"] is None else f"; share of the gradient norm {entry['share']:.3f}"
     yield f"a guess from public images scores {entry['baseline_success_rate']:.1%}{chance}{share}"
+    denoised = entry.get("denoised")
+    if denoised and denoised["ssim_gain"] is not None:
+        yield (
+            f"after the denoiser {denoised['success_rate']:.1%} rebuilt; SSIM {denoised['ssim_gain']:+.2f} on average, "
+            f"best {denoised['ssim_max']:.2f}"
+        )
     law = entry.get("law")
     if entry.get("bound") is not None:
         ratio = "" if not law or law["mse_ratio"] is None else f"; squared error {law['mse_ratio']:.3g} times the law's"

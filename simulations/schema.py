@@ -348,6 +348,7 @@ class AdversaryConfig:
     only_last_model: bool = False
     thresholds: list[float] = field(default_factory=lambda: [0.8])
     prior: float = 0.01
+    denoiser: str = "none"
 
 
 @dataclass
@@ -414,6 +415,7 @@ class AttackConfig:
     only_last_model: bool | None = None
     thresholds: list[float] | None = None
     prior: float | None = None
+    denoiser: str | None = None
     output: str | None = None
 
 

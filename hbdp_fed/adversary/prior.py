@@ -96,6 +96,26 @@ def posterior_mean(prior: ImagePrior, measured: Tensor, noise_variance: Tensor) 
     return estimates
 
 
+def posterior_mean_at(prior: ImagePrior, measured: Tensor, noise_variance: float) -> Tensor:
+    """The same as :func:`posterior_mean` where all noise is equally strong: one system for all records.
+
+    Args:
+        prior: Of D coefficients.
+        measured: float64 (M, D).
+        noise_variance: Of every coefficient, at least 0.
+
+    Returns:
+        float64 (M, D).
+    """
+    total = prior.residual + noise_variance
+    weighted = prior.factors / total[:, None]
+    inner = torch.eye(prior.factors.shape[1], dtype=torch.float64) + weighted.T @ prior.factors
+    deviation = measured - prior.mean
+    components: Tensor = torch.linalg.solve(inner, (deviation @ weighted).T).T
+    explained = components @ prior.factors.T
+    return prior.mean + explained + prior.residual / total * (deviation - explained)
+
+
 def _components(centred: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The leading k principal directions (D, k) of centred images (P, D), and the standard deviations (k,)."""
     # By the (P, P) Gram matrix: there are far fewer images than pixels. Its eigenvalues ascend.

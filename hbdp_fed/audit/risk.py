@@ -20,6 +20,27 @@ from hbdp_fed.types import Surface
 
 
 @dataclass(frozen=True, kw_only=True)
+class DenoisedFigures:
+    """What an attack's reconstructions came to once a denoiser had cleaned them. None: there was nothing to measure.
+
+    Attributes:
+        success_rate: As the attack's own.
+        success_rate_ci95: As the attack's own.
+        ssim_mean: Over the records that got a reconstruction.
+        ssim_max: The same.
+        ssim_median: Over all records; one without a reconstruction counts as 0.
+        ssim_gain: Mean over all records of the SSIM after less the SSIM before, each matched anew.
+    """
+
+    success_rate: float | None
+    success_rate_ci95: tuple[float, float] | None
+    ssim_mean: float | None
+    ssim_max: float | None
+    ssim_median: float | None
+    ssim_gain: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackFigures:
     """A reconstruction attack's entry in a run's summary. None stands where there was nothing to measure.
 
@@ -63,6 +84,7 @@ class AttackFigures:
         law: What theory says of the errors of such an attack, as a mapping or dataclass of plain figures; None where it
             says nothing.
         settings: The attack's other figures, averaged over the probes.
+        denoised: The same reconstructions after a denoiser; None where there was none.
     """
 
     name: str
@@ -95,6 +117,7 @@ class AttackFigures:
     bound_prior: float | None = None
     law: object | None = None
     settings: Mapping[str, float] = field(default_factory=dict)
+    denoised: DenoisedFigures | None = None
 
 
 def attack_figures(
@@ -106,6 +129,7 @@ def attack_figures(
     bound: float | None = None,
     bound_prior: float | None = None,
     law: object | None = None,
+    denoised: Sequence[ProbeOutcome] = (),
 ) -> AttackFigures:
     """The figures of one attack, pooled over probes and hospitals; every record counts the same.
 
@@ -117,6 +141,7 @@ def attack_figures(
         bound: What theory allows as success rate at most, where it says so.
         bound_prior: What that starts from.
         law: What theory says of the errors, as a mapping or dataclass of plain figures.
+        denoised: The same probes' outcomes once a denoiser had cleaned what was rebuilt; empty where there was none.
     """
     rounds = tuple(sorted({outcome.round for outcome in outcomes}))
     above = _pooled(outcomes, lambda outcome: outcome.above_baselines)
@@ -165,6 +190,20 @@ def attack_figures(
         bound_prior=bound_prior,
         law=law,
         settings=details,
+        denoised=_denoised(outcomes, denoised, criterion) if denoised else None,
+    )
+
+
+def _denoised(before: Sequence[ProbeOutcome], after: Sequence[ProbeOutcome], criterion: Criterion) -> DenoisedFigures:
+    plain = attack_figures("", "gradient", after, criterion=criterion)
+    own, theirs = (_pooled(outcomes, lambda outcome: outcome.ssim).nan_to_num(nan=0.0) for outcomes in (after, before))
+    return DenoisedFigures(
+        success_rate=plain.success_rate,
+        success_rate_ci95=plain.success_rate_ci95,
+        ssim_mean=plain.ssim_mean,
+        ssim_max=plain.ssim_max,
+        ssim_median=plain.ssim_median,
+        ssim_gain=_over(own - theirs, np.mean),
     )
 
 

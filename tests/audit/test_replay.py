@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hbdp_fed.audit.replay import SimulatedTraining, largest_difference, replay_batch, replay_round
+from hbdp_fed.audit.replay import SimulatedTraining, all_trained, largest_difference, replay_batch, replay_round
 from hbdp_fed.data import Records, write_shard
 from hbdp_fed.dpsgd import poisson_batches
 from hbdp_fed.federation.client_app import make_client_app
@@ -285,3 +285,59 @@ def test_bytes_become_floats_as_the_model_sees_them() -> None:
     assert float(batch.images.max()) <= 1
     whole = replay_batch(training, "hospital-02", 1)
     assert torch.allclose(batch.images, whole.images, atol=0.5 / 255 + 1e-6)
+
+
+def test_the_first_steps_of_a_round_hold_everybody_whom_they_drew_once_and_as_first_seen(start: Weights) -> None:
+    training = replace(simulated(), local_steps=3)
+    steps: list[LocalStep] = []
+    replay_round(training, 0, 1, start, watch=noting(steps))
+    batch = replay_batch(training, training.plans[0].name, 1, steps=2)
+    views_of = training.local.multiplicity
+    expected: dict[int, Tensor] = {}
+    for step in steps[:2]:
+        for place, member in enumerate(step.members.tolist()):
+            expected.setdefault(member, step.images[place * views_of : (place + 1) * views_of])
+    assert len(batch.groups) == len(expected)
+    assert torch.equal(batch.images, torch.cat(list(expected.values())))
+
+
+def test_fewer_steps_of_a_round_are_its_first_ones(start: Weights) -> None:
+    training = replace(simulated(), local_steps=3)
+    whole: list[LocalStep] = []
+    first: list[LocalStep] = []
+    replay_round(training, 0, 1, start, watch=noting(whole))
+    replay_round(training, 0, 1, start, watch=noting(first), steps=1)
+    assert len(first) == 1
+    assert largest_difference(first[0].gradient, whole[0].gradient) == 0
+
+
+def test_at_most_so_many_records_are_compared_with_their_views_and_patients() -> None:
+    batch = replay_batch(unchanged(sample_rate=1.0), "hospital-01", 1)
+    few = batch.at_most(3, views=1, generator=torch.Generator().manual_seed(0))
+    rows = {image.numpy().tobytes(): row for row, image in enumerate(batch.images)}
+    chosen = [rows[image.numpy().tobytes()] for image in few.images]
+    assert len(set(chosen)) == 3
+    assert torch.equal(few.groups, batch.groups[chosen])
+    assert torch.equal(few.labels, batch.labels[chosen])
+    assert batch.at_most(10_000, views=1, generator=torch.Generator()) is batch
+
+
+def test_what_the_released_model_is_held_against_is_trained_records_beside_others() -> None:
+    training = unchanged()
+    inside, outside = training.records
+    batch = all_trained(inside, outside, most=4, generator=torch.Generator().manual_seed(0))
+    assert (len(batch.images), len(batch.controls)) == (4, 4)
+    assert set(batch.groups.tolist()).isdisjoint(batch.control_groups.tolist())
+    own = {image.numpy().tobytes() for image in inside.images}
+    others = {image.numpy().tobytes() for image in outside.images}
+    assert all(image.numpy().tobytes() in own for image in batch.images)
+    assert all(image.numpy().tobytes() in others for image in batch.controls)
+    assert len(all_trained(inside, outside, most=10_000, generator=torch.Generator()).images) == len(inside)
+
+
+def test_a_hospital_alone_is_the_same_hospital(start: Weights) -> None:
+    training = simulated()
+    name = training.plans[1].name
+    alone = training.alone(name)
+    assert alone.index(name) == 0
+    assert largest_difference(replay_round(alone, 0, 1, start).delta, replay_round(training, 1, 1, start).delta) == 0

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -189,3 +189,19 @@ def test_an_impossible_summary_is_refused() -> None:
         risk_summary({}, {"worst_case": 1.5})
     with pytest.raises(ValueError, match="the bound of likelihood must be a probability, got 2"):
         risk_summary({"worst_case": [{"name": "likelihood", "bound": 2.0}]}, {})
+
+
+def test_what_a_denoiser_gains_is_told_beside_the_attacks_own_figures(images) -> None:
+    originals, public = images(3, seed=1), images(9, seed=2)
+    noise = torch.randn(originals.shape, generator=torch.Generator().manual_seed(0))
+    before = audited(claim((originals + 0.3 * noise).clamp(0, 1)), originals, public)
+    after = audited(claim(originals[:2]), originals, public)
+    figures = attack_figures("imprint", "gradient", [before], denoised=[after])
+    alone = attack_figures("imprint", "gradient", [before])
+    assert alone.denoised is None
+    assert replace(figures, denoised=None) == alone
+    assert figures.denoised is not None
+    assert figures.denoised.success_rate == pytest.approx(2 / 3)
+    assert figures.denoised.ssim_median == pytest.approx(1.0)
+    # Two records at 1 and one that got nothing, less what they scored before.
+    assert figures.denoised.ssim_gain == pytest.approx((2.0 - float(before.ssim.sum())) / 3, abs=1e-5)

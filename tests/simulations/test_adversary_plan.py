@@ -252,7 +252,7 @@ def test_without_a_number_as_many_rounds_are_seen_as_do_not_take_long() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attack": "x"}, "adversary.attack: 'x' is not known; choose one of: all, auto, candidate_matching, imprint, "),
+        ({"attack": "x"}, "adversary.attack: 'x' is not known; choose one of: all, auto, candidate_matching, "),
         (
             {"surfaces": ["x"]},
             "adversary.surfaces: 'x' is not known; choose one of: aggregate, auto, global_model, gradient",

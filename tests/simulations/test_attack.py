@@ -280,13 +280,12 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         (["surfaces=[]"], "surfaces: must be different ones of: gradient, update, aggregate, global_model"),
         (["hospitals=[hospital-03]"], "hospitals: 'hospital-03' is not known; choose one of: hospital-01, hospital-02"),
-        (
-            ["attack=inversion"],
-            "attack: 'inversion' is not known; choose one of: auto, candidate_matching, imprint, linear_probe, "
-            "membership, none, trap_weights",
-        ),
+        (["attack=inversion"], "attack: 'inversion' is not known; choose one of: all, auto, candidate_matching, "),
         (["attack=[imprint,auto]"], "attack: auto, all and none stand alone, got imprint, auto"),
-        (["attack=none"], "attack: none leaves nothing to do; choose auto, all, or of: imprint, trap_weights, linear_probe"),
+        (
+            ["attack=none"],
+            "attack: none leaves nothing to do; choose auto, all, or of: imprint, trap_weights, linear_probe",
+        ),
         (["hospitals=[hospital-01,hospital-01]"], "hospitals: must be different ones, got hospital-01, hospital-01"),
         (["rounds=[1]", "observed_rounds=1"], "observed_rounds: no training round is left to membership: 0 takes all"),
         (["rounds=[6]"], "rounds: must be from 1 to 5, the probes included; got 6"),

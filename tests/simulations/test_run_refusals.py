@@ -69,7 +69,7 @@ from tests.simulations.small_runs import BARE, SMALL
         (["federation.weighting=x"], "federation.weighting: 'x' is not known; choose one of: equal, records"),
         (
             ["adversary.attack=x"],
-            "adversary.attack: 'x' is not known; choose one of: auto, candidate_matching,",
+            "adversary.attack: 'x' is not known; choose one of: all, auto, candidate_matching,",
         ),
         (["evaluation.bootstrap=-1"], "evaluation.bootstrap: must be at least 0, got -1"),
         (["evaluation.matrix=-1"], "evaluation.matrix: must be at least 0, got -1"),
