@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
@@ -101,7 +102,7 @@ def compose_run(arguments: Sequence[str], *, config_name: str = "run") -> DictCo
     for override in overrides:
         if override.key_or_group not in grouped:
             _check_key(override.key_or_group, known, grouped)
-    config = _compose(config_name, arguments)
+    config = _compose(config_name, arguments, overrides)
     check_values(config)
     return config
 
@@ -142,21 +143,61 @@ def typed_as(kind: type[Kind], config: DictConfig) -> Kind:
     return value
 
 
-def _compose(config_name: str, arguments: Sequence[str]) -> DictConfig:
+def _compose(config_name: str, arguments: Sequence[str], overrides: Sequence[Override] = ()) -> DictConfig:
+    """The configuration with these settings, resolved.
+
+    Hydra takes two tenths of a second to read all files again, and programs and tests compose many times. What the
+    groups lead to is read once; single settings are then updated in a copy, as Hydra does it. Whatever goes wrong in
+    that, Hydra is asked itself, so that its word is what people are told.
+
+    Args:
+        config_name: The program's.
+        arguments: ``key=value`` each.
+        overrides: The same, parsed.
+    """
+    grouped = groups(config_name)
+    chosen = tuple(
+        text for text, override in zip(arguments, overrides, strict=True) if override.key_or_group in grouped
+    )
+    config = deepcopy(_composed(config_name, chosen))
+    try:
+        for override in overrides:
+            key = override.key_or_group
+            if key not in grouped:
+                OmegaConf.update(config, key, override.value(), merge=True, force_add=key in _FREE)
+        return _resolved(config)
+    except (HydraException, OmegaConfBaseException):
+        return _resolved_or_explained(config_name, arguments)
+
+
+@cache
+def _composed(config_name: str, arguments: tuple[str, ...]) -> DictConfig:
+    """What Hydra makes of these arguments, unresolved. Nobody may change it."""
     schema.register()
     try:
         with initialize_config_module(config_module=_CONFIGS, version_base="1.3"):
             # Hydra has a sign of its own for what may add keys; people need not know it.
             signed = [f"++{text}" if text.split("=")[0] in _FREE else text for text in arguments]
-            config = compose(config_name, overrides=signed)
-        OmegaConf.resolve(config)
-        for name in _FREE:
-            free = OmegaConf.select(config, name)
-            if free is not None:
-                OmegaConf.set_struct(free, False)
+            return compose(config_name, overrides=signed)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error) from error
+
+
+def _resolved(config: DictConfig) -> DictConfig:
+    OmegaConf.resolve(config)
+    for name in _FREE:
+        free = OmegaConf.select(config, name)
+        if free is not None:
+            OmegaConf.set_struct(free, False)
     return config
+
+
+def _resolved_or_explained(config_name: str, arguments: Sequence[str]) -> DictConfig:
+    config = _composed.__wrapped__(config_name, tuple(arguments))
+    try:
+        return _resolved(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error) from error
 
 
 @cache
@@ -164,12 +205,13 @@ def _settable(config_name: str, chosen: tuple[str, ...]) -> list[str]:
     """The settings that there are with these groups chosen."""
     # ``data.name`` and its like are set by choosing the group (``data=phantom``), never one by one.
     names_of_groups = {f"{group}.name" for group in groups(config_name)}
-    return [name for name in _leaves(_compose(config_name, chosen)) if name not in names_of_groups]
+    settings = _leaves(_resolved(deepcopy(_composed(config_name, chosen))))
+    return [name for name in settings if name not in names_of_groups]
 
 
 def setting_names(config_name: str) -> list[str]:
     """All settings of a program with its default groups."""
-    return list(_leaves(_compose(config_name, [])))
+    return list(_leaves(_compose(config_name, ())))
 
 
 def parse(arguments: Sequence[str], *, example: str, sweeps: bool = False) -> list[Override]:

@@ -6,8 +6,11 @@ import math
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from hbdp_fed.errors import UserError
+from simulations import schema
 from simulations.compose import choices, compose_run, typed, typed_as
 from simulations.schema import BudgetConfig
 
@@ -27,6 +30,37 @@ def test_a_group_brings_its_own_options() -> None:
     config = typed(compose_run(["data=phantom", "data.num_train=30", "engine=inprocess"]))
     assert config.data.num_train == 30  # type: ignore[attr-defined]
     assert config.engine.name == "inprocess"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["clients=3", "eps=8"],
+        ["eps=inf", "training.rounds=4", "adversary.surfaces=[update,aggregate]", "adversary.hospitals=[]"],
+        ["data=pneumoniamnist", "model=resnet9", "model.width=8", "engine=ray", "engine.workers=2"],
+        ["experiment=ziller_ham10000_small", "training.learning_rate=0.5", "data.image_size=32"],
+        ["model=monai", "model.net=DenseNet121", "model.args={init_features: 8, norm: {name: GROUP, num_groups: 4}}"],
+        ["federation.profiles={hospital-01: {compute: 2.0}}", "name='a: b'", "run_dir=null"],
+        ["clients=3", "clients=4"],
+    ],
+)
+def test_settings_are_what_hydra_itself_makes_of_them(arguments: list[str]) -> None:
+    """Composing takes a copy of what was composed before; Hydra, asked anew, says the same."""
+    signed = [f"++{text}" if text.startswith(("model.args=", "federation.profiles=")) else text for text in arguments]
+    schema.register()
+    with initialize_config_module(config_module="configs", version_base="1.3"):
+        expected = compose("run", overrides=signed)
+    OmegaConf.resolve(expected)
+    assert OmegaConf.to_container(compose_run(arguments)) == OmegaConf.to_container(expected)
+
+
+def test_no_configuration_changes_another_one() -> None:
+    first = compose_run(["clients=3"])
+    first.clients = 7
+    first.adversary.thresholds.append(0.1)
+    assert compose_run(["clients=3"]).clients == 3
+    assert compose_run([]).adversary.thresholds == [0.8]
 
 
 @pytest.mark.parametrize(
