@@ -13,7 +13,7 @@ from hbdp_fed.data import ImageDataset
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.deployment import SUPERLINK
 from hbdp_fed.training import NO_CORRECTION, LocalSettings
-from hbdp_fed.types import Surface
+from hbdp_fed.types import HospitalPlan, Surface
 from simulations.denoising import DENOISERS, check_denoiser
 from simulations.schema import AdversaryConfig, RunConfig
 
@@ -25,9 +25,12 @@ ALONE: tuple[Surface, ...] = ("gradient", "update")
 
 _REAL = "real hospitals are not attacked; a simulation of the same settings is"
 
-PLANTED = ("imprint", "trap_weights")
+PLANTED = ("imprint", "trap_weights", "loki")
 OF_CLASSES = PLANTED
 """Attacks on models that name a class of a two-dimensional image."""
+
+_TAILORED = ("loki",)
+"""Attacks that hand every hospital other weights."""
 
 _OF_RECORDS = ("linear_probe",)
 """Attacks that read an image out of its record's own clipped gradient."""
@@ -247,7 +250,7 @@ def _obstacle(
         if obstacle is not None or kind == "model":
             return obstacle
     if kind == "probe":
-        return _obstacle_of_mean(config, local, steps=1)
+        return _obstacle_of_tailoring(name, config, local) or _obstacle_of_mean(config, local, steps=1)
     if kind in CANDIDATES:
         decoys, of = _decoys(dataset, local)
         if config.adversary.candidates - 1 > decoys:
@@ -302,6 +305,25 @@ def _obstacle_of_public(name: str, dataset: ImageDataset) -> tuple[str, str] | N
     return None
 
 
+def _obstacle_of_tailoring(name: str, config: RunConfig, local: LocalSettings) -> tuple[str, str] | None:
+    """Where weights that differ from hospital to hospital gain nothing, or leave nothing to read."""
+    if name not in _TAILORED:
+        return None
+    wanted = ATTACKS[name].surfaces
+    if set(wanted).isdisjoint(surfaces_seen(config.adversary, secure=config.federation.secure_aggregation)):
+        return (
+            "adversary.attack",
+            f"{name} takes means apart, and where hospitals are seen one by one it is the imprint attack: set "
+            f"adversary.surfaces to {' or '.join(wanted)}, or take imprint",
+        )
+    if local.optimizer.weight_decay != 0:
+        return (
+            "training.weight_decay",
+            f"must be 0 for {name}: the mean would hold what decayed of weights that differ from hospital to hospital",
+        )
+    return None
+
+
 def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) -> tuple[str, str] | None:
     """Where optimisers make more of updates than a sum."""
     surfaces = set(surfaces_seen(config.adversary, secure=config.federation.secure_aggregation))
@@ -320,7 +342,17 @@ def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) ->
     return None
 
 
-def attack_settings(config: RunConfig, device: str) -> Mapping[str, Mapping[str, Any]]:
-    """What each attack is built with."""
+def attack_settings(
+    config: RunConfig, device: str, *, plans: Sequence[HospitalPlan], shares: Sequence[float]
+) -> Mapping[str, Mapping[str, Any]]:
+    """What each attack is built with.
+
+    Args:
+        config: The run's.
+        device: Where attacks compute.
+        plans: The hospitals'.
+        shares: Each one's weight in the mean.
+    """
     planted = {"bins": config.adversary.bins, "device": device}
-    return {name: planted if name in PLANTED else {} for name in ATTACKS}
+    tailored = {**planted, "shares": tuple(shares), "batches": tuple(plan.expected_batch for plan in plans)}
+    return {name: tailored if name in _TAILORED else planted if name in PLANTED else {} for name in ATTACKS}
