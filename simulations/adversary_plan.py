@@ -13,9 +13,10 @@ from hbdp_fed.data import ImageDataset
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.deployment import SUPERLINK
 from hbdp_fed.training import NO_CORRECTION, LocalSettings
-from hbdp_fed.types import Surface
+from hbdp_fed.types import HospitalPlan, Surface
 from simulations.denoising import DENOISERS, check_denoiser
 from simulations.schema import AdversaryConfig, RunConfig
+from simulations.tailoring import TAILORED, obstacle_of_tailoring
 
 AUTO, ALL, NONE = "auto", "all", "none"
 """In place of attacks by name: all that apply and take seconds, all that apply, and none."""
@@ -25,7 +26,7 @@ ALONE: tuple[Surface, ...] = ("gradient", "update")
 
 _REAL = "real hospitals are not attacked; a simulation of the same settings is"
 
-PLANTED = ("imprint", "trap_weights")
+PLANTED = ("imprint", "trap_weights", *TAILORED)
 OF_CLASSES = PLANTED
 """Attacks on models that name a class of a two-dimensional image."""
 
@@ -91,7 +92,9 @@ def surfaces_seen(adversary: AdversaryConfig, *, secure: bool) -> tuple[Surface,
     return tuple(words)
 
 
-def plan_attacks(config: RunConfig, dataset: ImageDataset, local: LocalSettings, *, steps: int) -> AttackPlan:
+def plan_attacks(
+    config: RunConfig, dataset: ImageDataset, local: LocalSettings, *, steps: int, hospitals: int
+) -> AttackPlan:
     """The attacks of a run before anything is trained.
 
     Args:
@@ -99,6 +102,7 @@ def plan_attacks(config: RunConfig, dataset: ImageDataset, local: LocalSettings,
         dataset: What is trained on.
         local: How hospitals train.
         steps: Steps between two aggregations.
+        hospitals: How many train.
 
     Raises:
         SettingError: if an attack that was asked for cannot work.
@@ -111,7 +115,7 @@ def plan_attacks(config: RunConfig, dataset: ImageDataset, local: LocalSettings,
             return AttackPlan((), (f"all attacks: {_REAL}",))
         raise SettingError("adversary.attack", f"must be {NONE} or {AUTO}: {_REAL}")
     wanted = _wanted(words)
-    obstacles = {name: _obstacle(name, config, dataset, local, steps) for name in wanted}
+    obstacles = {name: _obstacle(name, config, dataset, local, steps, hospitals) for name in wanted}
     if words not in ([AUTO], [ALL]):
         for obstacle in obstacles.values():
             if obstacle is not None:
@@ -223,7 +227,7 @@ def check_hospitals(wanted: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _obstacle(
-    name: str, config: RunConfig, dataset: ImageDataset, local: LocalSettings, steps: int
+    name: str, config: RunConfig, dataset: ImageDataset, local: LocalSettings, steps: int, hospitals: int
 ) -> tuple[str, str] | None:
     """The setting that rules an attack out, and how; None if nothing does."""
     kind = ATTACKS[name].kind
@@ -247,7 +251,9 @@ def _obstacle(
         if obstacle is not None or kind == "model":
             return obstacle
     if kind == "probe":
-        return _obstacle_of_mean(config, local, steps=1)
+        return _obstacle_of_tailoring(name, config, dataset, local, hospitals) or _obstacle_of_mean(
+            config, local, steps=1
+        )
     if kind in CANDIDATES:
         decoys, of = _decoys(dataset, local)
         if config.adversary.candidates - 1 > decoys:
@@ -302,6 +308,22 @@ def _obstacle_of_public(name: str, dataset: ImageDataset) -> tuple[str, str] | N
     return None
 
 
+def _obstacle_of_tailoring(
+    name: str, config: RunConfig, dataset: ImageDataset, local: LocalSettings, hospitals: int
+) -> tuple[str, str] | None:
+    """Where there is no use in a model for each hospital, or no way to read the answers."""
+    if name not in TAILORED:
+        return None
+    return obstacle_of_tailoring(
+        name,
+        seen=surfaces_seen(config.adversary, secure=config.federation.secure_aggregation),
+        weight_decay=local.optimizer.weight_decay,
+        bins=config.adversary.bins,
+        pixels=dataset.train.images[0].numel(),
+        hospitals=hospitals,
+    )
+
+
 def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) -> tuple[str, str] | None:
     """Where optimisers make more of updates than a sum."""
     surfaces = set(surfaces_seen(config.adversary, secure=config.federation.secure_aggregation))
@@ -320,7 +342,17 @@ def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) ->
     return None
 
 
-def attack_settings(config: RunConfig, device: str) -> Mapping[str, Mapping[str, Any]]:
-    """What each attack is built with."""
+def attack_settings(
+    config: RunConfig, device: str, *, plans: Sequence[HospitalPlan], shares: Sequence[float]
+) -> Mapping[str, Mapping[str, Any]]:
+    """What each attack is built with.
+
+    Args:
+        config: The run's.
+        device: Where attacks compute.
+        plans: The hospitals'.
+        shares: Each one's weight in the mean.
+    """
     planted = {"bins": config.adversary.bins, "device": device}
-    return {name: planted if name in PLANTED else {} for name in ATTACKS}
+    tailored = {**planted, "shares": tuple(shares), "batches": tuple(plan.expected_batch for plan in plans)}
+    return {name: tailored if name in TAILORED else planted if name in PLANTED else {} for name in ATTACKS}

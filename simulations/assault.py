@@ -46,7 +46,10 @@ class Assault:
 
     def surfaces_of(self, attack: str) -> tuple[Surface, ...]:
         """What an attack is told by: whoever reads the released model alone sees nothing else, wherever it stands."""
-        return ("global_model",) if ATTACKS[attack].kind == "model" else self.surfaces
+        entry = ATTACKS[attack]
+        if entry.kind == "model":
+            return ("global_model",)
+        return tuple(surface for surface in self.surfaces if surface in entry.surfaces)
 
     @property
     def secure(self) -> bool:

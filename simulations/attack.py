@@ -138,7 +138,13 @@ def _planned(settings: AttackConfig, prepared: Prepared, source: RunFolder, cons
     if not words or words == [NONE]:
         raise SettingError("attack", f"none leaves nothing to do; choose {AUTO}, {ALL}, or of: {', '.join(ATTACKS)}")
     config = replace(prepared.config, adversary=replace(prepared.config.adversary, attack=words))
-    possible = plan_attacks(config, prepared.dataset, prepared.local, steps=prepared.hyper.local_steps)
+    possible = plan_attacks(
+        config,
+        prepared.dataset,
+        prepared.local,
+        steps=prepared.hyper.local_steps,
+        hospitals=len(prepared.plans),
+    )
     assault = Assault(prepared, source, possible.attacks, lambda _: None)
     if settings.attack is not None and words not in ([AUTO], [ALL]):
         check_recorded(assault)

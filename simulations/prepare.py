@@ -159,7 +159,7 @@ def prepare(config: RunConfig) -> Prepared:
     local = replace(
         _local_settings(config.training, hyper, task, schedule, server), records_per_patient=units.records_per_patient
     )
-    attacks = plan_attacks(config, dataset, local, steps=hyper.local_steps)
+    attacks = plan_attacks(config, dataset, local, steps=hyper.local_steps, hospitals=len(federated.hospitals))
     check_hospitals(config.adversary.hospitals, [hospital.name for hospital in federated.hospitals])
     probes = config.adversary.probes * len(attacks.probing)
     if attacks.attacks:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from hbdp_fed.adversary import ATTACKS, ProbingAttack, build_attack, public_of_mean
+from hbdp_fed.adversary import ATTACKS, ProbingAttack, TailoredAttack, build_attack, public_of_mean
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.seeding import generator
@@ -43,23 +43,42 @@ class ProbeCampaign:
         """The campaign of a run; None if there are no probes."""
         if prepared.probes == 0:
             return None
-        settings = attack_settings(prepared.config, str(prepared.device))
+        settings = attack_settings(prepared.config, str(prepared.device), plans=prepared.plans, shares=prepared.shares)
         attacks = {name: build_attack(name, **settings[name]) for name in prepared.attacks.probing}
         return cls(prepared, attacks)
 
     def requests(self, final: Weights) -> Iterator[TrainRequest]:
         """The probes in their order; an attack's model is crafted when its first one is asked for."""
-        # Made for the hospital with the least noise, the likeliest to leak; all get the same model, as in any round.
-        target = min(self.prepared.plans, key=lambda plan: plan.mechanism.noise_multiplier)
         weights = {name: value.float() for name, value in final.items()}
         for name, numbers in self.prepared.probe_rounds.items():
             stream = generator(self.prepared.config.seed, "adversary", name, "craft")
-            self._crafted[name] = self.attacks[name].craft(
-                self.prepared.architecture, weights, self._public(target), stream
-            )
-            architecture, planted = self._crafted[name]
+            attack = self.attacks[name]
+            architecture, planted = attack.craft(self.prepared.architecture, weights, self._aimed_at(attack), stream)
+            self._crafted[name] = architecture, planted
             for number in numbers:
-                yield TrainRequest(round=number, steps=PROBE_STEPS, architecture=architecture, weights=planted)
+                yield TrainRequest(
+                    round=number,
+                    steps=PROBE_STEPS,
+                    architecture=architecture,
+                    weights=planted,
+                    tailored=self._tailored(attack, planted),
+                )
+
+    def _aimed_at(self, attack: ProbingAttack) -> PublicSideInformation:
+        """Whose answer an attack's model is made for: the mean's, or that of the likeliest hospital to leak."""
+        plans = self.prepared.plans
+        if isinstance(attack, TailoredAttack):
+            shares = {plan.name: share for plan, share in zip(plans, self.prepared.shares, strict=True)}
+            return public_of_mean({plan.name: self._public(plan) for plan in plans}, shares)
+        # With the least noise; all get the same model, as in any round.
+        return self._public(min(plans, key=lambda plan: plan.mechanism.noise_multiplier))
+
+    def _tailored(self, attack: ProbingAttack, planted: Weights) -> Callable[[str], Weights] | None:
+        """What each hospital is handed of an attack's model; None if that is the same for all."""
+        if not isinstance(attack, TailoredAttack):
+            return None
+        places = {plan.name: place for place, plan in enumerate(self.prepared.plans)}
+        return lambda hospital: attack.for_hospital(planted, places[hospital])
 
     def observation(self, update: ModelUpdate) -> tuple[str, Observation]:
         """What the adversary may see of one hospital's answer, and nothing else, with the recording's name."""

@@ -35,7 +35,7 @@ def truth_of(assault: Assault, task: RebuildTask) -> list[ReplayedBatch]:
 
 def _of_probes(assault: Assault, attack: str) -> Iterator[RebuildTask]:
     granted = ATTACKS[attack].threat_model.perfect_algorithm
-    for surface in assault.surfaces:
+    for surface in assault.surfaces_of(attack):
         for number in assault.probes(attack):
             answered = assault.answered(number)
             for hospitals in _seen_together(assault, answered, surface):
@@ -136,9 +136,10 @@ def _task(
     prepared = assault.prepared
     expected = {plan.name: plan.expected_batch for plan in prepared.plans}
     first = next(iter(shares))
+    settings = attack_settings(prepared.config, str(prepared.device), plans=prepared.plans, shares=prepared.shares)
     return RebuildTask(
         attack=attack,
-        settings=attack_settings(prepared.config, str(prepared.device))[attack],
+        settings=settings[attack],
         surface=surface,
         source=source,
         scales=record_scales({name: expected[name] for name in shares}, shares),

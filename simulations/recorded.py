@@ -72,6 +72,8 @@ def _no_model(assault: Assault, attack: str, names: set[str]) -> tuple[str, str]
 
 
 def _no_probe(assault: Assault, attack: str, names: set[str]) -> tuple[str, str] | None:
+    if not assault.surfaces_of(attack):
+        return "surfaces", f"{attack} reads {' and '.join(ATTACKS[attack].surfaces)} alone"
     numbers = assault.probes(attack)
     needed = {
         recording_name(attack, number, hospital)

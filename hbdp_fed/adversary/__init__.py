@@ -14,6 +14,7 @@ from hbdp_fed.adversary.registry import (
     SURFACES,
     AttackEntry,
     ProbingAttack,
+    TailoredAttack,
     build_attack,
 )
 from hbdp_fed.adversary.surfaces import public_of_mean, record_scales, seen_on
@@ -30,6 +31,7 @@ __all__ = [
     "WORST_CASE",
     "AttackEntry",
     "ProbingAttack",
+    "TailoredAttack",
     "build_attack",
     "load_observation",
     "load_reconstruction",

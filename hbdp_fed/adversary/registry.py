@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from hbdp_fed.adversary.imprint import ImprintAttack
 from hbdp_fed.adversary.linear_probe import LinearProbeAttack
+from hbdp_fed.adversary.loki import LokiAttack
 from hbdp_fed.adversary.threat_models import REALISTIC, RELAXED, WORST_CASE
 from hbdp_fed.adversary.trap_weights import TrapWeightsAttack
 from hbdp_fed.adversary.worst_case import CandidateMatching, MembershipInference
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.types import Attack, ModelSpec, PublicSideInformation, Surface, ThreatModel, Weights
+
+SURFACES: tuple[Surface, ...] = ("gradient", "update", "aggregate", "global_model")
+"""What an adversary can see, from the most to the least."""
+
+MEANS: tuple[Surface, ...] = SURFACES[2:]
+"""Those that show the hospitals' mean, and no hospital alone."""
 
 Kind = Literal["probe", "round", "model", "identification", "membership", "property", "queries"]
 
@@ -40,6 +47,18 @@ class ProbingAttack(Attack, Protocol):
         ...
 
 
+@runtime_checkable
+class TailoredAttack(ProbingAttack, Protocol):
+    """A probing attack on a mean that hands every hospital other weights of one architecture.
+
+    What ``craft`` makes, for the mean, is the model that the server reads it by; nobody is handed that one.
+    """
+
+    def for_hospital(self, weights: Weights, place: int) -> Weights:
+        """What the hospital of this place, from 0, is handed of the crafted model with these weights."""
+        ...
+
+
 @dataclass(frozen=True)
 class AttackEntry:
     """One attack of the registry.
@@ -51,26 +70,26 @@ class AttackEntry:
             ``identification`` and ``membership``: games about the training rounds themselves. ``property`` is a game
             about a hospital's population, and ``queries`` one about its answers to counting queries.
         build: Makes it from keywords of its own, all with defaults.
+        surfaces: Where its adversary may stand; elsewhere it is another attack.
         slow: Whether it takes minutes, so that it is left out where nobody asks for it.
     """
 
     threat_model: ThreatModel
     kind: Kind
     build: Callable[..., Any]
+    surfaces: tuple[Surface, ...] = SURFACES
     slow: bool = False
 
 
 ATTACKS: Mapping[str, AttackEntry] = {
     "imprint": AttackEntry(REALISTIC, "probe", ImprintAttack),
     "trap_weights": AttackEntry(REALISTIC, "probe", TrapWeightsAttack),
+    "loki": AttackEntry(REALISTIC, "probe", LokiAttack, surfaces=MEANS),
     "linear_probe": AttackEntry(RELAXED, "probe", LinearProbeAttack),
     "candidate_matching": AttackEntry(WORST_CASE, "identification", CandidateMatching),
     "membership": AttackEntry(WORST_CASE, "membership", MembershipInference),
 }
 """The attacks by name, in the order in which their probes are sent."""
-
-SURFACES: tuple[Surface, ...] = ("gradient", "update", "aggregate", "global_model")
-"""What an adversary can see, from the most to the least."""
 
 
 def build_attack(name: str, **settings: Any) -> Any:

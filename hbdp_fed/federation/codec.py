@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,6 +51,9 @@ class TrainRequest:
         architecture: The model to train.
         weights: The weights to start from, float32.
         control: For corrected steps; None for plain ones, as in every probe.
+        tailored: Gives the weights that a malicious server hands to the hospital of a name in place of ``weights``,
+            with the same names and shapes; None where all are handed the same. It never travels: each hospital
+            receives an ordinary request.
     """
 
     round: int
@@ -58,6 +61,13 @@ class TrainRequest:
     architecture: ModelSpec
     weights: Weights
     control: Control | None = None
+    tailored: Callable[[str], Weights] | None = None
+
+    def to(self, hospital: str) -> TrainRequest:
+        """The request as this hospital receives it."""
+        if self.tailored is None:
+            return self
+        return replace(self, weights=self.tailored(hospital), tailored=None)
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,18 @@ class RoundReport:
         """
         told = {name: number for name, number in value.items() if number is not None}
         return TypeAdapter(cls).validate_python({**dict.fromkeys(_COUNTS), **_UNTOLD, **told})
+
+
+def messages_to(request: TrainRequest, nodes: Mapping[str, int]) -> Iterator[Message]:
+    """The request as a message to each of these hospitals' nodes, in their order.
+
+    Tailored weights are made when a message is taken, so that those of all hospitals are never held at once.
+    """
+    if request.tailored is None:
+        yield from request_messages(request, nodes.values())
+        return
+    for hospital, node_id in nodes.items():
+        yield from request_messages(request.to(hospital), [node_id])
 
 
 def request_messages(request: TrainRequest, node_ids: Iterable[int]) -> Iterator[Message]:

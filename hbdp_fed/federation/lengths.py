@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from hbdp_fed.dpsgd import largest_update_norm
+from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.settings import AppSettings
 from hbdp_fed.training import LocalSettings
 from hbdp_fed.types import HospitalPlan, Weights
@@ -47,6 +48,25 @@ def longest_updates(
         )
         for plan in plans
     }
+
+
+def longest_answers(plans: Iterable[HospitalPlan], local: LocalSettings, request: TrainRequest) -> Mapping[str, float]:
+    """The same for the updates that answer a request, whatever each hospital is handed.
+
+    Args:
+        plans: The hospitals'.
+        local: How they train.
+        request: What they are asked.
+    """
+
+    def longest(some: Iterable[HospitalPlan], weights: Weights) -> Mapping[str, float]:
+        control = None if request.control is None else request.control.c
+        return longest_updates(some, local, weights=weights, steps=request.steps, control=control)
+
+    # Weights matter by their length alone, and that by what decays of them: else none need be made twice.
+    if request.tailored is None or local.optimizer.weight_decay == 0:
+        return longest(plans, request.weights)
+    return {plan.name: longest([plan], request.to(plan.name).weights)[plan.name] for plan in plans}
 
 
 def farthest(settings: AppSettings, weights: Weights, *, rounds: int) -> float:

@@ -11,8 +11,8 @@ from flwr.app import Message
 from hbdp_fed.errors import HospitalFailure, QuorumLost
 from hbdp_fed.federation.answers import Expected, Failure
 from hbdp_fed.federation.clock import Attendance, attendance
-from hbdp_fed.federation.codec import RoundReport, TrainRequest, request_messages
-from hbdp_fed.federation.lengths import longest_updates
+from hbdp_fed.federation.codec import RoundReport, TrainRequest, messages_to
+from hbdp_fed.federation.lengths import longest_answers
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.roster import Roster
 from hbdp_fed.federation.settings import AppSettings
@@ -127,7 +127,8 @@ class RoundTable:
 
         Stragglers are not asked: their answers would be computed for nobody, and leave the run as it is.
         """
-        return request_messages(request, self.roster.nodes_of(attending.present))
+        nodes = self.roster.nodes_of(attending.present)
+        return messages_to(request, dict(zip(attending.present, nodes, strict=True)))
 
     def hear(
         self, request: TrainRequest, attending: Attendance, replies: Iterable[Message], listener: Listener
@@ -171,12 +172,8 @@ class RoundTable:
             round=request.round,
             like=request.weights,
             records=self._records,
-            norms=longest_updates(
-                [site.plan for site in self._settings.sites if site.plan.name in asked],
-                self._settings.local,
-                weights=request.weights,
-                steps=request.steps,
-                control=None if request.control is None else request.control.c,
+            norms=longest_answers(
+                [site.plan for site in self._settings.sites if site.plan.name in asked], self._settings.local, request
             ),
         )
 

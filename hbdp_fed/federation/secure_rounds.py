@@ -14,8 +14,8 @@ from flwr.serverapp import Grid
 
 from hbdp_fed.errors import HospitalFailure, QuorumLost
 from hbdp_fed.federation.answers import Expected, Failure, Phase, told_failure
-from hbdp_fed.federation.codec import TrainRequest, request_messages
-from hbdp_fed.federation.lengths import longest_updates, whole_norm
+from hbdp_fed.federation.codec import TrainRequest, messages_to
+from hbdp_fed.federation.lengths import longest_answers, whole_norm
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.federation.roster import Roster
 from hbdp_fed.federation.rounds import Listener, take_failure
@@ -113,9 +113,7 @@ class SecureRounds:
         enrolment = Enrolment(number, tuple(keys), tuple(own.masks for own in keys.values()), threshold)
         sealed = self._deal(grid, enrolment, keys, listener)
         self._need(sealed, asked, threshold, number)
-        norms = longest_updates(
-            [self._plans[name] for name in asked], self._settings.local, weights=request.weights, steps=request.steps
-        )
+        norms = longest_answers([self._plans[name] for name in asked], self._settings.local, request)
         shares = self._settings.shares_of(asked)
         return OpenSum(
             request=request,
@@ -132,7 +130,7 @@ class SecureRounds:
     def questions(self, opened: OpenSum) -> Iterator[Message]:
         """The request to each hospital of a sum, with the shares that the others sealed for it."""
         hospitals = opened.enrolment.hospitals
-        plain = request_messages(opened.request, self._roster.nodes_of(hospitals))
+        plain = messages_to(opened.request, dict(zip(hospitals, self._roster.nodes_of(hospitals), strict=True)))
         for name, message in zip(hospitals, plain, strict=True):
             wanted = MaskRequest(sealed=opened.sealed[name], weight=opened.shares[name], grid=opened.grid)
             yield Message(

@@ -186,7 +186,7 @@ def numbers(thing: Any) -> set[float]:
 
 def test_every_attack_was_watched_on_every_surface(world: World) -> None:
     assert {(one.name, one.surface) for one in world.handed} == {
-        (name, surface) for name in ATTACKS for surface in SURFACES
+        (name, surface) for name in ATTACKS for surface in ATTACKS[name].surfaces
     }
     for one in world.handed:
         assert replace(one.observation.threat_model, surface="gradient") == ATTACKS[one.name].threat_model
@@ -257,7 +257,7 @@ def check_plain(name: str, entry: AttackEntry) -> None:
 
 
 def test_a_realistic_adversary_holds_the_model_the_release_and_public_images_alone(world: World) -> None:
-    for one in world.to("imprint", "trap_weights"):
+    for one in world.to("imprint", "trap_weights", "loki"):
         assert isinstance(one.observation, Observation)
         assert one.observation.knowledge is None
         names = set(one.observation.model_before)
@@ -277,7 +277,7 @@ def test_a_realistic_adversary_holds_no_private_image(world: World) -> None:
     # The measure tells an image that is held from one that is not.
     assert closeness(world.images[3] * 0.2, list(world.images)) > SAME
     assert closeness(public, list(world.images)) < SAME
-    for one in world.to("imprint", "trap_weights"):
+    for one in world.to("imprint", "trap_weights", "loki"):
         for path, tensor in tensors(one.observation).items():
             assert closeness(tensor, list(world.images)) < SAME, path
 
@@ -287,7 +287,7 @@ def test_what_is_said_of_a_hospital_does_not_depend_on_its_batch(world: World) -
     plans, local = {plan.name: plan for plan in world.prepared.plans}, world.prepared.local
     # One hospital's figures would not pass for another's.
     assert len({plan.mechanism for plan in plans.values()}) == len({plan.num_records for plan in plans.values()}) == 2
-    for one in world.to("imprint", "trap_weights", "linear_probe"):
+    for one in world.to("imprint", "trap_weights", "loki", "linear_probe"):
         assert isinstance(one.observation, Observation)
         public = one.observation.public
         assert (public.loss, public.class_weights, public.optimizer) == (

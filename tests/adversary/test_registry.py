@@ -13,6 +13,7 @@ from hbdp_fed.types import Surface
 DOCUMENTED = {
     "imprint": ("realistic", "probe"),
     "trap_weights": ("realistic", "probe"),
+    "loki": ("realistic", "probe"),
     "linear_probe": ("relaxed", "probe"),
     "candidate_matching": ("worst_case", "identification"),
     "membership": ("worst_case", "membership"),

@@ -31,6 +31,8 @@ from simulations.schema import AdversaryConfig, RunConfig
 EVERY = ("imprint", "trap_weights", "linear_probe", "candidate_matching", "membership")
 PROBING, GAMES = EVERY[:3], EVERY[3:]
 PLANTED = EVERY[:2]
+OF_MEANS = (*EVERY[:2], "loki", *EVERY[2:])
+"""With the one attack that there is where means are seen alone."""
 
 
 def dataset(task: str = "binary", *, sides: tuple[int, ...] = (12, 12), val: int = 16, test: int = 63) -> ImageDataset:
@@ -53,7 +55,9 @@ def plan(
     *,
     data: ImageDataset | None = None,
     optimizer: str = "sgd",
+    weight_decay: float = 0.0,
     steps: int = 1,
+    hospitals: int = 2,
 ) -> AttackPlan:
     """The plan of a run with these settings, by section and key."""
     config = deepcopy(defaults())
@@ -61,8 +65,14 @@ def plan(
         section, key = name.split(".")
         assert hasattr(getattr(config, section), key)
         setattr(getattr(config, section), key, value)
-    local = LocalSettings(optimizer=OptimizerSettings(optimizer, 0.1, 0.9), max_physical_batch=8)
-    return plan_attacks(config, data or dataset(), local, steps=steps)
+    local = LocalSettings(optimizer=OptimizerSettings(optimizer, 0.1, 0.9, weight_decay), max_physical_batch=8)
+    return plan_attacks(config, data or dataset(), local, steps=steps, hospitals=hospitals)
+
+
+def every(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """All attacks that there are on what these settings let the adversary see."""
+    means = {"aggregate", "global_model"} & set(settings.get("adversary.surfaces", ()))
+    return OF_MEANS if means else EVERY
 
 
 # What was asked for.
@@ -159,7 +169,7 @@ OBSTACLES: Mapping[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...], s
         {"privacy.secure_noise": True}, {}, GAMES, "privacy.secure_noise: leaves no way to ",
     ),
     "an optimiser whose updates do not add up over hospitals": (
-        {"adversary.surfaces": ["aggregate"]}, {"optimizer": "adamw"}, EVERY,
+        {"adversary.surfaces": ["aggregate"]}, {"optimizer": "adamw"}, OF_MEANS,
         "adversary.surfaces: aggregate needs training.optimizer=sgd",
     ),
     "an optimiser whose steps do not add up": (
@@ -167,8 +177,16 @@ OBSTACLES: Mapping[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...], s
         "adversary.surfaces: update with training.local_steps=2 needs training.optimizer=sgd",
     ),
     "a server that makes more of the mean": (
-        {"adversary.surfaces": ["global_model"], "federation.server_optimizer": "nadam"}, {}, EVERY,
+        {"adversary.surfaces": ["global_model"], "federation.server_optimizer": "nadam"}, {}, OF_MEANS,
         "adversary.surfaces: global_model needs federation.server_optimizer=none",
+    ),
+    "weights that decay and differ from hospital to hospital": (
+        {"adversary.surfaces": ["aggregate"]}, {"weight_decay": 1e-3}, ("loki",),
+        "training.weight_decay: must be 0 for {}: the mean would hold what decayed",
+    ),
+    "a model with too many rows for too many hospitals": (
+        {"adversary.surfaces": ["global_model"]}, {"hospitals": 1000}, ("loki",),
+        "adversary.bins: must be at most 233 for {}, got 1024: one model holds as many rows of an image's size",
     ),
     "more decoys than test records": (
         {"adversary.candidates": 65}, {}, GAMES,
@@ -183,7 +201,7 @@ def test_what_a_setting_rules_out_is_refused_by_name_and_left_out_with_its_reaso
     settings: dict[str, Any], circumstances: dict[str, Any], ruled_out: tuple[str, ...], told: str
 ) -> None:
     found = plan("auto", settings, **circumstances)
-    assert found.attacks == tuple(name for name in EVERY if name not in ruled_out)
+    assert found.attacks == tuple(name for name in every(settings) if name not in ruled_out)
     assert len(found.left_out) == len(ruled_out)
     key, _, problem = told.partition(": ")
     for name, line in zip(ruled_out, found.left_out, strict=True):
@@ -207,7 +225,16 @@ def test_what_a_setting_rules_out_is_refused_by_name_and_left_out_with_its_reaso
     ],
 )
 def test_what_rules_nothing_out_leaves_every_attack(settings: dict[str, Any], circumstances: dict[str, Any]) -> None:
-    assert plan("auto", settings, **circumstances) == AttackPlan(EVERY)
+    assert plan("auto", settings, **circumstances) == AttackPlan(every(settings))
+
+
+@pytest.mark.parametrize("surfaces", [["gradient"], ["update", "gradient"], "auto"])
+def test_where_hospitals_are_seen_alone_loki_is_another_attack(surfaces: Any) -> None:
+    """Nobody who leaves the choice open has to be told so."""
+    assert plan("auto", {"adversary.surfaces": surfaces}) == AttackPlan(EVERY)
+    with pytest.raises(SettingError, match=r"^adversary\.attack: loki takes means apart, .* it is the imprint attack:"):
+        plan(["imprint", "loki"], {"adversary.surfaces": surfaces})
+    assert plan("loki", {"federation.secure_aggregation": True}) == AttackPlan(("loki",))
 
 
 # Which rounds the worst case sees.

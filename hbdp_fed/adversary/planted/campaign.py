@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from hbdp_fed.adversary.planted.code import coefficients_of, read_code
 from hbdp_fed.adversary.planted.crafting import MODEL, unplanted
 from hbdp_fed.adversary.planted.decoding import rebuild
 from hbdp_fed.adversary.planted.evidence import expect
-from hbdp_fed.adversary.planted.gradient import released_gradient
+from hbdp_fed.adversary.planted.gradient import PlantedGradient, released_gradient
 from hbdp_fed.adversary.planted.rehearsal import Means, Read, set_stage
 from hbdp_fed.adversary.planted.search import search
 from hbdp_fed.adversary.prior import fit_prior
@@ -81,25 +82,57 @@ def rebuild_from(observation: Observation, *, read: Read, means: Means, generato
     Returns:
         The images, with the rehearsal's figures and the design's loudness as details.
     """
-    public, architecture, weights = observation.public, observation.architecture, observation.model_before
-    # With the very model that the hospital was handed.
+    return rebuild_each(
+        [(released_gradient(observation), observation.public.expected_records)],
+        observation.architecture,
+        observation.model_before,
+        observation.public,
+        read=read,
+        means=means,
+        generator=generator,
+    )
+
+
+def rebuild_each(
+    seen: Sequence[tuple[PlantedGradient, float]],
+    architecture: ModelSpec,
+    weights: Weights,
+    public: PublicSideInformation,
+    *,
+    read: Read,
+    means: Means,
+    generator: torch.Generator,
+) -> Reconstruction:
+    """The same for the batches of several hospitals that are seen apart, and were handed the same planted model.
+
+    Args:
+        seen: At least one of what is seen of an answer in the planted layer, with how many records to expect in it.
+        architecture: The planted model.
+        weights: Its weights.
+        public: The mechanism and the batch to rehearse with.
+        read: The attack's way to measure.
+        means: What there is to try things out with.
+        generator: A CPU generator, for the rehearsal that decides on denoising and measures the share.
+
+    Returns:
+        The images of all of them, the surest first, with the rehearsal's figures and the design's loudness as details.
+    """
+    # With the very model that the hospitals were handed.
     stage = set_stage(*unplanted(architecture, weights), public, read=read, means=means, generator=generator)
     rehearsal = stage.rehearse(architecture, weights, generator)
-    measured = read(
-        released_gradient(observation),
-        architecture.args,
-        weights,
-        expect(architecture.args, weights, public.images, public),
-    )
-    images = rebuild(
-        measured,
-        read_code(architecture.args, weights),
-        fit_prior(coefficients_of(public.images), rank=means.rank),
-        denoise=rehearsal.denoise,
-    )
+    expectation = expect(architecture.args, weights, public.images, public)
+    code = read_code(architecture.args, weights)
+    prior = fit_prior(coefficients_of(public.images), rank=means.rank)
+    found = [
+        read(gradient, architecture.args, weights, replace(expectation, expected_records=records))
+        for gradient, records in seen
+    ]
+    images = torch.cat([rebuild(measured, code, prior, denoise=rehearsal.denoise) for measured in found])
+    scores = torch.cat([measured.scores for measured in found])
+    order = torch.argsort(scores, descending=True, stable=True)
     return Reconstruction(
-        images=images,
-        scores=measured.scores.float(),
+        images=images[order],
+        scores=scores[order].float(),
         details={
             "share": rehearsal.share,
             "rehearsal_ssim": rehearsal.ssim,

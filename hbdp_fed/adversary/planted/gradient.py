@@ -32,6 +32,10 @@ class PlantedGradient:
     bias: Tensor
     noise_std: float
 
+    def scaled(self, factor: float) -> PlantedGradient:
+        """Everything so many times as large, the noise with it; the factor is positive."""
+        return PlantedGradient(rows=self.rows * factor, bias=self.bias * factor, noise_std=self.noise_std * factor)
+
 
 def planted_gradient(total: Weights, mechanism: DpSgdParams) -> PlantedGradient:
     """The planted layer's part of a noisy clipped sum ``total`` (not yet divided by the expected batch)."""

@@ -1,0 +1,1 @@
+"""What attacks achieve, measured: a command a figure."""
