@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hbdp_fed.adversary import ATTACKS, CANDIDATES, REBUILDING, SURFACES, build_attack
+from hbdp_fed.adversary.property_inference import FEWEST
 from hbdp_fed.audit.candidates import LINEAR
 from hbdp_fed.data import ImageDataset
 from hbdp_fed.errors import SettingError, unknown_choice
@@ -15,6 +16,7 @@ from hbdp_fed.federation.deployment import SUPERLINK
 from hbdp_fed.training import NO_CORRECTION, LocalSettings
 from hbdp_fed.types import Surface
 from simulations.denoising import DENOISERS, check_denoiser
+from simulations.hospital_games_plan import OF_HOSPITALS, obstacle_of_hospitals
 from simulations.schema import AdversaryConfig, RunConfig
 
 AUTO, ALL, NONE = "auto", "all", "none"
@@ -37,6 +39,13 @@ _CLASS_TASKS = ("binary", "multiclass")
 _AFFORDABLE = 3e10
 """Parameters x pixels x hospital steps whose candidate games take about two minutes on two cores: a forward and a
 backward pass cost about as many operations a record as parameters x pixels, up to a constant of the architecture."""
+
+
+_POPULATIONS_AFFORDABLE = 1e10
+"""The same, of all populations and shadow hospitals of property inference, which take about ten seconds on a core."""
+
+_SMALLEST_STEP = 1e7
+"""What a step of the smallest model takes all the same."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,29 @@ def observed_rounds(adversary: AdversaryConfig, *, rounds: int, cost_of_round: f
     return tuple(number for number in last if not training or number in training)
 
 
+def affordable(plan: AttackPlan, adversary: AdversaryConfig, *, cost_of_step: float, steps: int) -> AttackPlan:
+    """The same without property inference where it would take long and nobody asked for it by name.
+
+    Args:
+        plan: The attacks that apply.
+        adversary: Its settings.
+        cost_of_step: Parameters x pixels.
+        steps: Of all attacked hospitals in a round.
+    """
+    found = [name for name in plan.attacks if ATTACKS[name].kind == "property"]
+    surfaces = [surface for surface in surfaces_seen(adversary, secure=False) if surface in ALONE]
+    taken = (adversary.populations + adversary.shadows) * steps * len(surfaces)
+    affordable = taken * max(cost_of_step, _SMALLEST_STEP) <= _POPULATIONS_AFFORDABLE
+    if not found or asked_for(adversary.attack) != [AUTO] or affordable:
+        return plan
+    why = (
+        "takes more than ten seconds here; name it in adversary.attack, or set fewer adversary.hospitals, "
+        "adversary.populations or adversary.shadows"
+    )
+    kept = tuple(name for name in plan.attacks if name not in found)
+    return replace(plan, attacks=kept, left_out=(*plan.left_out, *(f"{name}: {why}" for name in found)))
+
+
 def check_adversary(adversary: AdversaryConfig, *, secure: bool = False) -> None:
     """What can be checked without data.
 
@@ -166,7 +198,7 @@ def check_adversary(adversary: AdversaryConfig, *, secure: bool = False) -> None
     """
     asked_for(adversary.attack)
     surfaces = _checked_surfaces(adversary, secure=secure)
-    for key, least in (("probes", 0), ("bins", 2), ("candidates", 2), ("targets", 1)):
+    for key, least in (("probes", 0), ("bins", 2), ("candidates", 2), ("targets", 1), ("populations", 2), ("shadows", FEWEST)):
         value = getattr(adversary, key)
         if value < least:
             raise SettingError(f"adversary.{key}", f"must be at least {least}, got {value}")
@@ -234,6 +266,8 @@ def _obstacle(
             f"must be record for {name}, which reads an image out of its own clipped gradient, and of a patient only "
             f"the mean over all records is clipped and sent; with patients these work: {working}",
         )
+    if kind in OF_HOSPITALS:
+        return obstacle_of_hospitals(name, config.adversary, dataset, local, surfaces=_seen_alone(config))
     task, dims = dataset.task, dataset.train.images.dim() - 2
     if name in OF_CLASSES and (task not in _CLASS_TASKS or dims != 2):
         what = "images" if dims == 2 else "volumes"
@@ -253,6 +287,12 @@ def _obstacle(
         if config.adversary.candidates - 1 > decoys:
             return "adversary.candidates", f"must be at most {decoys + 1}: decoys come from the {decoys} test {of}"
     return _obstacle_of_rounds(name, config, local) or _obstacle_of_mean(config, local, steps=steps)
+
+
+def _seen_alone(config: RunConfig) -> Sequence[Surface]:
+    """The surfaces that show hospitals one by one, of those that are seen."""
+    seen = surfaces_seen(config.adversary, secure=config.federation.secure_aggregation)
+    return [surface for surface in seen if surface in ALONE]
 
 
 def _obstacle_of_rounds(name: str, config: RunConfig, local: LocalSettings) -> tuple[str, str] | None:
@@ -323,4 +363,5 @@ def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) ->
 def attack_settings(config: RunConfig, device: str) -> Mapping[str, Mapping[str, Any]]:
     """What each attack is built with."""
     planted = {"bins": config.adversary.bins, "device": device}
-    return {name: planted if name in PLANTED else {} for name in ATTACKS}
+    by_kind: Mapping[str, Mapping[str, Any]] = {"property": {"shadows": config.adversary.shadows}}
+    return {name: planted if name in PLANTED else by_kind.get(entry.kind, {}) for name, entry in ATTACKS.items()}

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from hbdp_fed.adversary.imprint import ImprintAttack
 from hbdp_fed.adversary.linear_probe import LinearProbeAttack
+from hbdp_fed.adversary.linear_reconstruction import LinearReconstruction
+from hbdp_fed.adversary.property_inference import PropertyInference
 from hbdp_fed.adversary.threat_models import REALISTIC, RELAXED, WORST_CASE
 from hbdp_fed.adversary.trap_weights import TrapWeightsAttack
 from hbdp_fed.adversary.worst_case import CandidateMatching, MembershipInference
@@ -66,6 +68,8 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "linear_probe": AttackEntry(RELAXED, "probe", LinearProbeAttack),
     "candidate_matching": AttackEntry(WORST_CASE, "identification", CandidateMatching),
     "membership": AttackEntry(WORST_CASE, "membership", MembershipInference),
+    "property_inference": AttackEntry(REALISTIC, "property", PropertyInference),
+    "linear_reconstruction": AttackEntry(REALISTIC, "queries", LinearReconstruction),
 }
 """The attacks by name, in the order in which their probes are sent."""
 
