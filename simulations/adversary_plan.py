@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hbdp_fed.adversary import ATTACKS, CANDIDATES, REBUILDING, SURFACES, build_attack
@@ -40,12 +40,8 @@ _AFFORDABLE = 3e10
 """Parameters x pixels x hospital steps whose candidate games take about two minutes on two cores: a forward and a
 backward pass cost about as many operations a record as parameters x pixels, up to a constant of the architecture."""
 
-
-_POPULATIONS_AFFORDABLE = 1e10
-"""The same, of all populations and shadow hospitals of property inference, which take about ten seconds on a core."""
-
-_SMALLEST_STEP = 1e7
-"""What a step of the smallest model takes all the same."""
+_LEAST = {"probes": 0, "bins": 2, "candidates": 2, "targets": 1, "populations": 2, "shadows": FEWEST}
+"""What some of the adversary's settings must be at least."""
 
 
 @dataclass(frozen=True)
@@ -163,29 +159,6 @@ def observed_rounds(adversary: AdversaryConfig, *, rounds: int, cost_of_round: f
     return tuple(number for number in last if not training or number in training)
 
 
-def affordable(plan: AttackPlan, adversary: AdversaryConfig, *, cost_of_step: float, steps: int) -> AttackPlan:
-    """The same without property inference where it would take long and nobody asked for it by name.
-
-    Args:
-        plan: The attacks that apply.
-        adversary: Its settings.
-        cost_of_step: Parameters x pixels.
-        steps: Of all attacked hospitals in a round.
-    """
-    found = [name for name in plan.attacks if ATTACKS[name].kind == "property"]
-    surfaces = [surface for surface in surfaces_seen(adversary, secure=False) if surface in ALONE]
-    taken = (adversary.populations + adversary.shadows) * steps * len(surfaces)
-    affordable = taken * max(cost_of_step, _SMALLEST_STEP) <= _POPULATIONS_AFFORDABLE
-    if not found or asked_for(adversary.attack) != [AUTO] or affordable:
-        return plan
-    why = (
-        "takes more than ten seconds here; name it in adversary.attack, or set fewer adversary.hospitals, "
-        "adversary.populations or adversary.shadows"
-    )
-    kept = tuple(name for name in plan.attacks if name not in found)
-    return replace(plan, attacks=kept, left_out=(*plan.left_out, *(f"{name}: {why}" for name in found)))
-
-
 def check_adversary(adversary: AdversaryConfig, *, secure: bool = False) -> None:
     """What can be checked without data.
 
@@ -198,7 +171,7 @@ def check_adversary(adversary: AdversaryConfig, *, secure: bool = False) -> None
     """
     asked_for(adversary.attack)
     surfaces = _checked_surfaces(adversary, secure=secure)
-    for key, least in (("probes", 0), ("bins", 2), ("candidates", 2), ("targets", 1), ("populations", 2), ("shadows", FEWEST)):
+    for key, least in _LEAST.items():
         value = getattr(adversary, key)
         if value < least:
             raise SettingError(f"adversary.{key}", f"must be at least {least}, got {value}")

@@ -39,13 +39,13 @@ from simulations.adversary_plan import (
     ALL,
     AUTO,
     AttackPlan,
-    affordable,
     asked_for,
     check_hospitals,
     check_rounds,
     observed_rounds,
     plan_attacks,
 )
+from simulations.affording import affordable
 from simulations.data_cache import cache_of
 from simulations.limits import check_training
 from simulations.model_setup import architecture_for, check_model, first_weights, own_settings, verify_model

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hbdp_fed.audit.queries import BITS
-from simulations.adversary_plan import AttackPlan, affordable
+from simulations.adversary_plan import AttackPlan
+from simulations.affording import affordable
 from simulations.attack import main as attack
 from simulations.run import main
 from simulations.schema import AdversaryConfig
