@@ -28,6 +28,7 @@ from hbdp_fed.seeding import generator
 from hbdp_fed.types import PrivacyBudget
 from simulations.compose import compose_run, typed
 from simulations.prepare import Prepared, prepare
+from simulations.program import OK, exit_code
 from simulations.query_games import bits_of
 
 DEFAULTS = ("data=pneumoniamnist", "model=cnn", "clients=5", "adversary.attack=none", "eps=inf")
@@ -91,7 +92,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options: Any = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
+    return exit_code(lambda: _main(options))
+
+
+def _main(options: Any) -> int:
     prepared = prepare(typed(compose_run([*DEFAULTS, *options.settings])))
     held = bits_of(prepared)
     described = property_called(prepared.config.adversary.property, prepared.dataset).words
@@ -101,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{', '.join(map(str, sizes))}, m = {QUERIES_PER_BIT} n, delta {prepared.config.delta:g}"
     )
     print("\n".join(table(prepared, options.budgets, options.games, options.seed)))
-    return 0
+    return OK
 
 
 if __name__ == "__main__":

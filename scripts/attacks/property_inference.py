@@ -26,11 +26,13 @@ import torch
 
 from hbdp_fed.audit import SimulatedTraining
 from hbdp_fed.audit.populations import PopulationFigures, population_size
+from hbdp_fed.errors import SettingError
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import Surface
 from simulations.compose import compose_run, typed
 from simulations.population_games import PopulationTask, population_entry, population_tasks
 from simulations.prepare import Prepared, prepare
+from simulations.program import OK, exit_code
 
 ATTACK = "property_inference"
 DEFAULTS = ("data=pneumoniamnist", "model=cnn", "clients=5", "adversary.attack=none")
@@ -68,9 +70,15 @@ def by_lot(task: PopulationTask) -> PopulationTask:
 
 
 def play(prepared: Prepared, surface: Surface, hospitals: int, *, control: bool) -> PopulationFigures:
-    """The figures of one setting."""
+    """The figures of one setting.
+
+    Raises:
+        SettingError: if none of the hospitals has enough records with the property and without it.
+    """
     names = [plan.name for plan in prepared.plans[:hospitals]]
     tasks = population_tasks(prepared, training_of(prepared), ATTACK, surface, names)
+    if not tasks:
+        raise SettingError("adversary.property", "must be one that enough records of a hospital have, and have not")
     return population_entry(prepared, ATTACK, surface, [by_lot(task)() if control else task() for task in tasks])
 
 
@@ -104,11 +112,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    return exit_code(lambda: _main(options))
+
+
+def _main(options: Any) -> int:
     print("| epsilon | sigma | sees | property | area under the curve | right | populations | steps | seconds |")
     print("|--:|--:|:--|:--|--:|--:|--:|--:|--:|")
     for line in rows(options):
         print(line, flush=True)
-    return 0
+    return OK
 
 
 if __name__ == "__main__":

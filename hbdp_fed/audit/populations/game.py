@@ -6,7 +6,7 @@ what they would have sent, and has to say which had the large share.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -99,15 +99,7 @@ def play_populations(
         # No place or name tells which population it is.
         released.append(ModelUpdate(hospital=hospital, round=number, delta=delta, num_records=size))
     order = torch.randperm(populations, generator=generator(training.seed, "audit", hospital, "order"))
-    shown = PopulationObservation(
-        threat_model=knowledge.threat_model,
-        architecture=knowledge.architecture,
-        model_before=knowledge.model_before,
-        public=knowledge.public,
-        labels=knowledge.labels,
-        has_property=knowledge.has_property,
-        released=tuple(released[place] for place in order.tolist()),
-    )
+    shown = replace(knowledge, released=tuple(released[place] for place in order.tolist()))
     return PlayedPopulations(hospital, size, attack.tell(shown, adversary), large[order])
 
 
