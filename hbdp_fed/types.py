@@ -325,6 +325,76 @@ class CandidateObservation:
 
 
 @dataclass(frozen=True)
+class PopulationObservation:
+    """What an adversary sees of hospitals' rounds who asks how common something is among their patients.
+
+    Attributes:
+        threat_model: The capabilities under which it was made.
+        architecture: The model that the hospitals were handed.
+        model_before: The weights that they were handed.
+        public: The side information; its images are those of P public records.
+        labels: The public records' labels, int64 (P,), (P, K) or (P, *spatial): public data sets have them.
+        has_property: bool (P,), which of the public records have the property.
+        released: What hospitals of the same announced mechanism and size answered to these weights. On the surface
+            ``update`` each one's round; on ``gradient``, whose steps are seen one by one, the mean of their noisy
+            gradients with a minus sign, which is what a step of unit length would have changed.
+
+    Raises:
+        ValueError: if the parts do not fit together.
+    """
+
+    threat_model: ThreatModel
+    architecture: ModelSpec
+    model_before: Weights
+    public: PublicSideInformation
+    labels: Tensor
+    has_property: Tensor
+    released: tuple[ModelUpdate, ...]
+
+    def __post_init__(self) -> None:
+        if self.threat_model.surface not in ("gradient", "update"):
+            raise ValueError(f"the {self.threat_model.surface} surface shows no hospital's answer")
+        if not len(self.public.images) == len(self.labels) == len(self.has_property):
+            raise ValueError(
+                f"{len(self.public.images)} public images have {len(self.labels)} labels and "
+                f"{len(self.has_property)} marks of the property"
+            )
+        if len({update.num_records for update in self.released}) > 1:
+            raise ValueError("released answers must be of hospitals of one size")
+
+
+@dataclass(frozen=True)
+class QueryObservation:
+    """What an adversary sees who asked a hospital how many of some patients have something.
+
+    Attributes:
+        queries: bool (m, n), which of n patients each of m counting queries is about.
+        answers: float64 (m,), the counts with their noise.
+        noise_std: The announced standard deviation of the Gaussian noise on each answer, at least 0.
+        prior: How common it is, in (0, 1): what a hospital of this kind would publish anyway.
+
+    Raises:
+        ValueError: if shapes or ranges are others.
+    """
+
+    queries: Tensor
+    answers: Tensor
+    noise_std: float
+    prior: float
+
+    def __post_init__(self) -> None:
+        if self.queries.dim() != 2 or self.answers.shape != self.queries.shape[:1] or not self.queries.numel():
+            raise ValueError(
+                f"queries must be (m, n) and answers (m,), got {tuple(self.queries.shape)} and "
+                f"{tuple(self.answers.shape)}"
+            )
+        if not (math.isfinite(self.noise_std) and self.noise_std >= 0):
+            raise ValueError(f"noise_std must be finite and not negative, got {self.noise_std}")
+        if not 0 < self.prior < 1:
+            raise ValueError(f"prior must lie strictly between 0 and 1, got {self.prior}")
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """What an attack claims: candidate images in no particular order, most trusted first.
 

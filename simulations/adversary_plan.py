@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hbdp_fed.adversary import ATTACKS, CANDIDATES, REBUILDING, SURFACES, build_attack
+from hbdp_fed.adversary import ATTACKS, CANDIDATES, MEANS, REBUILDING, SURFACES, build_attack
+from hbdp_fed.adversary.property_inference import FEWEST
 from hbdp_fed.audit.candidates import LINEAR
 from hbdp_fed.data import ImageDataset
 from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.deployment import SUPERLINK
 from hbdp_fed.training import NO_CORRECTION, LocalSettings
-from hbdp_fed.types import HospitalPlan, Surface
+from hbdp_fed.types import Surface
 from simulations.denoising import DENOISERS, check_denoiser
+from simulations.hospital_games_plan import OF_HOSPITALS, obstacle_of_hospitals
 from simulations.schema import AdversaryConfig, RunConfig
-from simulations.tailoring import TAILORED, obstacle_of_tailoring
+from simulations.tailoring import obstacle_of_tailoring
 
 AUTO, ALL, NONE = "auto", "all", "none"
 """In place of attacks by name: all that apply and take seconds, all that apply, and none."""
@@ -26,18 +28,14 @@ ALONE: tuple[Surface, ...] = ("gradient", "update")
 
 _REAL = "real hospitals are not attacked; a simulation of the same settings is"
 
-PLANTED = ("imprint", "trap_weights", *TAILORED)
-OF_CLASSES = PLANTED
-"""Attacks on models that name a class of a two-dimensional image."""
-
-_OF_RECORDS = ("linear_probe",)
-"""Attacks that read an image out of its record's own clipped gradient."""
-
 _CLASS_TASKS = ("binary", "multiclass")
 
 _AFFORDABLE = 3e10
 """Parameters x pixels x hospital steps whose candidate games take about two minutes on two cores: a forward and a
 backward pass cost about as many operations a record as parameters x pixels, up to a constant of the architecture."""
+
+_LEAST = {"probes": 0, "bins": 2, "candidates": 2, "targets": 1, "populations": 2, "shadows": FEWEST}
+"""What some of the adversary's settings must be at least."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def check_adversary(adversary: AdversaryConfig, *, secure: bool = False) -> None
     """
     asked_for(adversary.attack)
     surfaces = _checked_surfaces(adversary, secure=secure)
-    for key, least in (("probes", 0), ("bins", 2), ("candidates", 2), ("targets", 1)):
+    for key, least in _LEAST.items():
         value = getattr(adversary, key)
         if value < least:
             raise SettingError(f"adversary.{key}", f"must be at least {least}, got {value}")
@@ -230,16 +228,19 @@ def _obstacle(
     name: str, config: RunConfig, dataset: ImageDataset, local: LocalSettings, steps: int, hospitals: int
 ) -> tuple[str, str] | None:
     """The setting that rules an attack out, and how; None if nothing does."""
-    kind = ATTACKS[name].kind
-    if name in _OF_RECORDS and local.records_per_patient is not None:
-        working = ", ".join(other for other in ATTACKS if other not in _OF_RECORDS)
+    entry = ATTACKS[name]
+    kind = entry.kind
+    if entry.of_records and local.records_per_patient is not None:
+        working = ", ".join(other for other, its in ATTACKS.items() if not its.of_records)
         return (
             "privacy.unit",
             f"must be record for {name}, which reads an image out of its own clipped gradient, and of a patient only "
             f"the mean over all records is clipped and sent; with patients these work: {working}",
         )
+    if kind in OF_HOSPITALS:
+        return obstacle_of_hospitals(name, config.adversary, dataset, local, surfaces=_seen_alone(config))
     task, dims = dataset.task, dataset.train.images.dim() - 2
-    if name in OF_CLASSES and (task not in _CLASS_TASKS or dims != 2):
+    if entry.of_classes and (task not in _CLASS_TASKS or dims != 2):
         what = "images" if dims == 2 else "volumes"
         return (
             "adversary.attack",
@@ -259,6 +260,12 @@ def _obstacle(
         if config.adversary.candidates - 1 > decoys:
             return "adversary.candidates", f"must be at most {decoys + 1}: decoys come from the {decoys} test {of}"
     return _obstacle_of_rounds(name, config, local) or _obstacle_of_mean(config, local, steps=steps)
+
+
+def _seen_alone(config: RunConfig) -> Sequence[Surface]:
+    """The surfaces that show hospitals one by one, of those that are seen."""
+    seen = surfaces_seen(config.adversary, secure=config.federation.secure_aggregation)
+    return [surface for surface in seen if surface in ALONE]
 
 
 def _obstacle_of_rounds(name: str, config: RunConfig, local: LocalSettings) -> tuple[str, str] | None:
@@ -312,7 +319,7 @@ def _obstacle_of_tailoring(
     name: str, config: RunConfig, dataset: ImageDataset, local: LocalSettings, hospitals: int
 ) -> tuple[str, str] | None:
     """Where there is no use in a model for each hospital, or no way to read the answers."""
-    if name not in TAILORED:
+    if ATTACKS[name].surfaces != MEANS:
         return None
     return obstacle_of_tailoring(
         name,
@@ -340,19 +347,3 @@ def _obstacle_of_mean(config: RunConfig, local: LocalSettings, *, steps: int) ->
     if "global_model" in surfaces and config.federation.server_optimizer != NONE:
         return "adversary.surfaces", "global_model needs federation.server_optimizer=none; aggregate is the same sum"
     return None
-
-
-def attack_settings(
-    config: RunConfig, device: str, *, plans: Sequence[HospitalPlan], shares: Sequence[float]
-) -> Mapping[str, Mapping[str, Any]]:
-    """What each attack is built with.
-
-    Args:
-        config: The run's.
-        device: Where attacks compute.
-        plans: The hospitals'.
-        shares: Each one's weight in the mean.
-    """
-    planted = {"bins": config.adversary.bins, "device": device}
-    tailored = {**planted, "shares": tuple(shares), "batches": tuple(plan.expected_batch for plan in plans)}
-    return {name: tailored if name in TAILORED else planted if name in PLANTED else {} for name in ATTACKS}

@@ -34,7 +34,7 @@ from simulations.assault import Assault
 from simulations.attacking import Risk, attack_and_audit
 from simulations.compose import compose_run, typed, typed_as
 from simulations.old_run import composed_of
-from simulations.prepare import Prepared, observed_by, prepare
+from simulations.prepare import Prepared, affordable_by, observed_by, prepare
 from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
 from simulations.recorded import check_recorded, only_recorded
@@ -145,6 +145,7 @@ def _planned(settings: AttackConfig, prepared: Prepared, source: RunFolder, cons
         steps=prepared.hyper.local_steps,
         hospitals=len(prepared.plans),
     )
+    possible = affordable_by(replace(prepared, config=config), possible)
     assault = Assault(prepared, source, possible.attacks, lambda _: None)
     if settings.attack is not None and words not in ([AUTO], [ALL]):
         check_recorded(assault)

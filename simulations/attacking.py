@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from simulations.assault import Assault
 from simulations.assess import protections
 from simulations.denoising import NONE, trained_denoiser
 from simulations.games import GamesTask, PlayedGames, games_tasks
+from simulations.hospital_games import HospitalTask, hospital_entries, hospital_tasks, told, without_population
 from simulations.overlap import overlap_summary
 from simulations.rebuild_plan import rebuild_tasks
 from simulations.rebuilding import RebuildTask
@@ -57,7 +59,8 @@ def attack_and_audit(assault: Assault, output: Path) -> Risk:
         task for name in assault.attacks if ATTACKS[name].kind in REBUILDING for task in rebuild_tasks(assault, name)
     ]
     playing = _games(assault)
-    tasks: list[RebuildTask | GamesTask] = [*rebuilding, *playing]
+    about_hospitals = hospital_tasks(assault)
+    tasks: list[RebuildTask | GamesTask | HospitalTask] = [*rebuilding, *playing, *about_hospitals]
     results: dict[int, Any] = {}
     work: Sequence[Callable[[], Any]] = tasks
     for place, result in run_tasks(work, engine=assault.prepared.engine):
@@ -82,11 +85,13 @@ def attack_and_audit(assault: Assault, output: Path) -> Risk:
                     pictures[picture] = draw(assault, picture, columns, output)
                 entries.setdefault(ATTACKS[name].threat_model.name, []).append(entry.figures)
         seconds[name] = sum(rebuilt.seconds for _, rebuilt in mine) + time.perf_counter() - started
-    games = list(zip(playing, done[len(rebuilding) :], strict=True))
-    for name, entry, spent in _game_entries(assault, games):
+    first = len(rebuilding) + len(playing)
+    games = list(zip(playing, done[len(rebuilding) : first], strict=True))
+    others = list(zip(about_hospitals, done[first:], strict=True))
+    for name, entry, spent in chain(_game_entries(assault, games), hospital_entries(assault, others)):
         entries.setdefault(ATTACKS[name].threat_model.name, []).append(entry)
         seconds[name] = seconds.get(name, 0.0) + spent
-    left_out = tuple(_without_target(assault, rebuilding, playing))
+    left_out = (*_without_target(assault, rebuilding, playing), *without_population(assault, about_hospitals))
     return Risk(summary=_summary(assault, entries), seconds=seconds, pictures=pictures, left_out=left_out)
 
 
@@ -159,7 +164,7 @@ _LEVEL = 0.1
 """The false positive rate at which a membership test is quoted; a hundred records show no smaller one well."""
 
 
-def _told(task: RebuildTask | GamesTask) -> str:
+def _told(task: RebuildTask | GamesTask | HospitalTask) -> str:
     if isinstance(task, GamesTask):
         return f"candidates of {len(task.games)} hospitals on {task.surface}"
-    return f"{task.attack} on {task.label[0]}"
+    return f"{task.attack} on {task.label[0]}" if isinstance(task, RebuildTask) else told(task)

@@ -45,6 +45,7 @@ from simulations.adversary_plan import (
     observed_rounds,
     plan_attacks,
 )
+from simulations.affording import affordable
 from simulations.data_cache import cache_of
 from simulations.limits import check_training
 from simulations.model_setup import architecture_for, check_model, first_weights, own_settings, verify_model
@@ -210,7 +211,7 @@ def prepare(config: RunConfig) -> Prepared:
         attacks=attacks,
         observed=(),
     )
-    return replace(prepared, observed=observed_by(prepared))
+    return replace(prepared, observed=observed_by(prepared), attacks=affordable_by(prepared, attacks))
 
 
 def _loaded(data: DataConfig) -> Loaded:
@@ -358,10 +359,22 @@ def _check_faulty(federation: FederationConfig, hospitals: Sequence[str]) -> Non
 
 def observed_by(prepared: Prepared) -> tuple[int, ...]:
     """The training rounds that the run's adversary sees in candidate games, if it plays any."""
+    rounds, cost = prepared.hyper.rounds, _cost_of_step(prepared) * prepared.hyper.local_steps * len(prepared.plans)
+    return observed_rounds(prepared.config.adversary, rounds=rounds, cost_of_round=cost)
+
+
+def affordable_by(prepared: Prepared, attacks: AttackPlan) -> AttackPlan:
+    """These attacks without those that nobody asked for by name and that take long on this run."""
+    adversary = prepared.config.adversary
+    steps = prepared.hyper.local_steps * (len(adversary.hospitals) or len(prepared.plans))
+    return affordable(attacks, adversary, cost_of_step=_cost_of_step(prepared), steps=steps)
+
+
+def _cost_of_step(prepared: Prepared) -> float:
+    """Parameters x pixels."""
     parameters = sum(value.numel() for value in prepared.initial.values())
     pixels = math.prod(prepared.dataset.train.images.shape[2:])
-    cost = float(parameters) * pixels * prepared.hyper.local_steps * len(prepared.plans)
-    return observed_rounds(prepared.config.adversary, rounds=prepared.hyper.rounds, cost_of_round=cost)
+    return float(parameters) * pixels
 
 
 def check_games(prepared: Prepared) -> None:

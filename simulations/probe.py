@@ -10,7 +10,7 @@ from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import HospitalPlan, ModelSpec, ModelUpdate, Observation, PublicSideInformation, Weights
-from simulations.adversary_plan import attack_settings
+from simulations.attack_settings import attack_settings
 from simulations.prepare import Prepared
 from simulations.side_information import AFTER_TRAINING, side_information
 
@@ -43,8 +43,7 @@ class ProbeCampaign:
         """The campaign of a run; None if there are no probes."""
         if prepared.probes == 0:
             return None
-        settings = attack_settings(prepared.config, str(prepared.device), plans=prepared.plans, shares=prepared.shares)
-        attacks = {name: build_attack(name, **settings[name]) for name in prepared.attacks.probing}
+        attacks = {name: build_attack(name, **attack_settings(prepared, name)) for name in prepared.attacks.probing}
         return cls(prepared, attacks)
 
     def requests(self, final: Weights) -> Iterator[TrainRequest]:

@@ -11,8 +11,9 @@ from hbdp_fed.audit import ReplayedBatch, all_trained, replay_batch
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import round_progress
 from hbdp_fed.types import ALL_HOSPITALS, PublicSideInformation, Surface
-from simulations.adversary_plan import ALONE, attack_settings
+from simulations.adversary_plan import ALONE
 from simulations.assault import Assault
+from simulations.attack_settings import attack_settings
 from simulations.probe import recording_name
 from simulations.rebuilding import RebuildTask
 from simulations.recorded import recorded_of
@@ -136,10 +137,9 @@ def _task(
     prepared = assault.prepared
     expected = {plan.name: plan.expected_batch for plan in prepared.plans}
     first = next(iter(shares))
-    settings = attack_settings(prepared.config, str(prepared.device), plans=prepared.plans, shares=prepared.shares)
     return RebuildTask(
         attack=attack,
-        settings=settings[attack],
+        settings=attack_settings(prepared, attack),
         surface=surface,
         source=source,
         scales=record_scales({name: expected[name] for name in shares}, shares),

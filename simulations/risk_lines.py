@@ -69,6 +69,28 @@ def _membership(entry: Entry) -> Iterator[str]:
     yield f"bound {show_percent(entry['bound'])}{area}; {entry['steps']} steps seen"
 
 
+def _property(entry: Entry) -> Iterator[str]:
+    low, high = entry["auc_ci95"]
+    small, large = (f"{share:.0%}" for share in entry["shares"])
+    yield (
+        f"{_name(entry)}: hospitals with {large} of {entry['property']} told from ones with {small}, area under the "
+        f"curve {entry['auc']:.3f} (95% interval {low:.3f} to {high:.3f}; a coin 0.5)"
+    )
+    yield (
+        f"{entry['success_rate']:.1%} of {entry['records']} populations on the right side ({_interval(entry)}); "
+        f"{entry['shadows']} shadow hospitals, {entry['steps']} steps seen"
+    )
+
+
+def _queries(entry: Entry) -> Iterator[str]:
+    yield (
+        f"{_name(entry)}: {entry['success_rate']:.1%} of {entry['records']} bits ({entry['property']}) told at the "
+        f"run's budget ({_interval(entry)}); the more common one scores {entry['baseline_success_rate']:.1%}"
+    )
+    told = {point["noise"]: show_percent(point["success_rate"]) for point in entry["points"]}
+    yield f"without noise {told['none']}, with noise of 3 sqrt(m) {told['failing']}; {entry['queries']} queries asked"
+
+
 def _units(entry: Entry) -> str:
     """What games were about. Of patients, each had all records that a step takes."""
     return f"{entry.get('unit', 'record')}s"
@@ -88,4 +110,6 @@ _LINES: Mapping[str, Callable[[Entry], Iterator[str]]] = {
     "reconstruction": _reconstruction,
     "identification": _identification,
     "membership": _membership,
+    "property": _property,
+    "queries": _queries,
 }

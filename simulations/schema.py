@@ -346,6 +346,9 @@ class AdversaryConfig:
     targets: int = 100
     observed_rounds: int | None = None
     only_last_model: bool = False
+    property: str | None = None
+    populations: int = 40
+    shadows: int = 64
     thresholds: list[float] = field(default_factory=lambda: [0.8])
     prior: float = 0.01
     denoiser: str = "none"
@@ -413,6 +416,9 @@ class AttackConfig:
     targets: int | None = None
     observed_rounds: int | None = None
     only_last_model: bool | None = None
+    property: str | None = None
+    populations: int | None = None
+    shadows: int | None = None
     thresholds: list[float] | None = None
     prior: float | None = None
     denoiser: str | None = None

@@ -1,4 +1,4 @@
-"""Attacks that hand every hospital a model of its own: which they are, and where they cannot work."""
+"""Attacks that hand every hospital a model of its own: where they cannot work."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from collections.abc import Sequence
 
 from hbdp_fed.adversary import ATTACKS
 from hbdp_fed.types import Surface
-
-TAILORED = ("loki",)
-"""Those attacks."""
 
 _LARGEST_LAYER = 2**25
 """Weights of a planted layer whose federation takes about 4 GB and, on two cores, some minutes."""

@@ -10,6 +10,7 @@ from hbdp_fed.adversary.recording import (
 from hbdp_fed.adversary.registry import (
     ATTACKS,
     CANDIDATES,
+    MEANS,
     REBUILDING,
     SURFACES,
     AttackEntry,
@@ -23,6 +24,7 @@ from hbdp_fed.adversary.threat_models import REALISTIC, RELAXED, THREAT_MODELS, 
 __all__ = [
     "ATTACKS",
     "CANDIDATES",
+    "MEANS",
     "REALISTIC",
     "REBUILDING",
     "RELAXED",

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from hbdp_fed.adversary.imprint import ImprintAttack
 from hbdp_fed.adversary.linear_probe import LinearProbeAttack
+from hbdp_fed.adversary.linear_reconstruction import LinearReconstruction
 from hbdp_fed.adversary.loki import LokiAttack
+from hbdp_fed.adversary.property_inference import PropertyInference
 from hbdp_fed.adversary.threat_models import REALISTIC, RELAXED, WORST_CASE
 from hbdp_fed.adversary.trap_weights import TrapWeightsAttack
 from hbdp_fed.adversary.worst_case import CandidateMatching, MembershipInference
@@ -70,24 +72,38 @@ class AttackEntry:
             ``identification`` and ``membership``: games about the training rounds themselves. ``property`` is a game
             about a hospital's population, and ``queries`` one about its answers to counting queries.
         build: Makes it from keywords of its own, all with defaults.
+        takes: Which of these keywords a run gives it: ``bins``, ``shadows`` and their like are settings of the
+            adversary's, ``device`` is where to compute, ``shares`` and ``batches`` are the hospitals' weights in the
+            mean and expected batches.
         surfaces: Where its adversary may stand; elsewhere it is another attack.
+        of_classes: Whether it needs two-dimensional images and a model that names one class of each.
+        of_records: Whether it reads an image out of its own clipped gradient, so that the unit must be a record.
         slow: Whether it takes minutes, so that it is left out where nobody asks for it.
     """
 
     threat_model: ThreatModel
     kind: Kind
     build: Callable[..., Any]
+    takes: tuple[str, ...] = ()
     surfaces: tuple[Surface, ...] = SURFACES
+    of_classes: bool = False
+    of_records: bool = False
     slow: bool = False
 
 
+_PLANTED = ("bins", "device")
+
 ATTACKS: Mapping[str, AttackEntry] = {
-    "imprint": AttackEntry(REALISTIC, "probe", ImprintAttack),
-    "trap_weights": AttackEntry(REALISTIC, "probe", TrapWeightsAttack),
-    "loki": AttackEntry(REALISTIC, "probe", LokiAttack, surfaces=MEANS),
-    "linear_probe": AttackEntry(RELAXED, "probe", LinearProbeAttack),
+    "imprint": AttackEntry(REALISTIC, "probe", ImprintAttack, takes=_PLANTED, of_classes=True),
+    "trap_weights": AttackEntry(REALISTIC, "probe", TrapWeightsAttack, takes=_PLANTED, of_classes=True),
+    "loki": AttackEntry(
+        REALISTIC, "probe", LokiAttack, takes=(*_PLANTED, "shares", "batches"), surfaces=MEANS, of_classes=True
+    ),
+    "linear_probe": AttackEntry(RELAXED, "probe", LinearProbeAttack, of_records=True),
     "candidate_matching": AttackEntry(WORST_CASE, "identification", CandidateMatching),
     "membership": AttackEntry(WORST_CASE, "membership", MembershipInference),
+    "property_inference": AttackEntry(REALISTIC, "property", PropertyInference, takes=("shadows",)),
+    "linear_reconstruction": AttackEntry(REALISTIC, "queries", LinearReconstruction),
 }
 """The attacks by name, in the order in which their probes are sent."""
 

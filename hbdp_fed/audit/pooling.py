@@ -12,7 +12,7 @@ Entry = Mapping[str, Any]
 """An attack's entry in a run's summary."""
 
 _LARGEST = ("bound", "optimal", "ssim_max", "psnr_max")
-_MEANS = ("baseline_success_rate", "control_success_rate", "share", "ssim_median")
+_MEANS = ("baseline_success_rate", "control_success_rate", "share", "ssim_median", "auc")
 
 
 def pooled_risk(risks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

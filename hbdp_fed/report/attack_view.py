@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
-from hbdp_fed.report.explained import ADVERSARIES, CAPABILITIES, SURFACES
+from hbdp_fed.report.explained import ADVERSARIES, CAPABILITIES, NOISES, SURFACES
 from hbdp_fed.report.rendering import spoken
 
 # Percentages have one decimal.
@@ -27,6 +27,9 @@ def risk_view(summary: Mapping[str, Any]) -> dict[str, Any]:
         "attacks": attacks,
         "criteria": criteria(attacks),
         "membership": [attack for attack in attacks if attack["kind"] == "membership"],
+        "populations": [attack for attack in attacks if attack["kind"] == "property"],
+        "queries": [attack for attack in attacks if attack["kind"] == "queries"],
+        "noises": NOISES,
         "laws": [attack for attack in attacks if attack.get("law")],
         "hospitals": list(zip(summary["privacy"]["hospitals"], noise, strict=True)),
         # Unknown, where there is no noise, is no reason for a warning.

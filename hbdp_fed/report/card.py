@@ -110,7 +110,7 @@ def run_card(
         "data": {"name": summary["dataset"], "options": data_options, "licence": licence},
         "budget": _budget(shown["privacy"]),
         "utility": _utility(shown),
-        "risk": {name: _threat_model(name, entry) for name, entry in summary["risk"].items()},
+        "risk": {name: _threat_model(name, entry) for name, entry in shown["risk"].items()},
         "hospitals": summary["clients"],
         "sites": summary.get("sites"),
         "rounds": summary["rounds"],

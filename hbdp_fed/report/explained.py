@@ -30,11 +30,25 @@ SURFACES: Mapping[str, str] = {
     "update": "what each hospital sends in a round",
     "aggregate": "only the weighted mean of what all hospitals send, as under secure aggregation",
     "global_model": "only the model before and after",
+    "queries": "answers to counting queries, and nothing of the training",
 }
 """What an adversary sees, in plain words."""
 
-ACHIEVED: Mapping[str, str] = {"reconstruction": "rebuilt", "identification": "named", "membership": "recognised"}
-"""What happened to a record that an attack of that kind succeeded with."""
+ACHIEVED: Mapping[str, str] = {
+    "reconstruction": "rebuilt",
+    "identification": "named",
+    "membership": "recognised",
+    "property": "put on the right side",
+    "queries": "had a bit told",
+}
+"""What happened to a record, or a population, that an attack of that kind succeeded with."""
+
+NOISES: Mapping[str, str] = {
+    "none": "none",
+    "budget": "the run's budget, for all answers together",
+    "failing": "at which the attack has to fail",
+}
+"""The noise on answers to counting queries, in plain words."""
 
 _OF_RECORDS = (
     "Bounds and budgets are for one record at one hospital. A patient with several records, or with records at several "

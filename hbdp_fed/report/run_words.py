@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hbdp_fed.audit.numbers import DASH, show_count, show_percent
+from hbdp_fed.audit.numbers import DASH, show_count, show_percent, show_similarity
 from hbdp_fed.audit.wording import interval, metric, unit_word
 from hbdp_fed.report.attack_view import strongest
 from hbdp_fed.report.budgets import eps_words
 from hbdp_fed.report.explained import ACHIEVED
-from hbdp_fed.report.rendering import figure, figure_with_interval
+from hbdp_fed.report.rendering import figure, figure_with_interval, or_withheld
 
 # From here on a bound promises nothing that a reader could use.
 _NOTHING = 0.999
@@ -57,8 +57,10 @@ def run_words(summary: Mapping[str, Any], view: Mapping[str, Any]) -> Verdict:
     """
     realistic = next((model for model in view["models"] if model["name"] == "realistic"), None)
     attacks = [attack for attack in (realistic or {}).get("attacks", ()) if attack["success_rate"] is not None]
-    tone, headline = _headline(attacks, eps_words(summary["privacy"]["eps"]))
-    lines = (_worth(summary, view), *_rebuilt(attacks), *_theory(view["models"], unit_word(summary)))
+    images = [attack for attack in attacks if attack["kind"] == "reconstruction"]
+    tone, headline = _headline(images, eps_words(summary["privacy"]["eps"]))
+    theory = _theory(view["models"], unit_word(summary))
+    lines = (_worth(summary, view), *_rebuilt(images), *_inferred(attacks), *theory)
     return Verdict(tone, headline, tuple(line for line in lines if line))
 
 
@@ -88,8 +90,34 @@ def _rebuilt(attacks: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{show_percent(attack['success_rate'])} were rebuilt by {attack['words']}{_between(attack)}; "
         f"records that were never sent score {show_percent(attack['chance'])} by the same measure."
         for attack in strongest(attacks)
-        if attack["kind"] == "reconstruction"
     ]
+
+
+def _inferred(attacks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was told of whole hospitals, and of bits of their patients."""
+    return [_INFERRED[attack["kind"]](attack) for attack in strongest(attacks) if attack["kind"] in _INFERRED]
+
+
+def _population(attack: Mapping[str, Any]) -> str:
+    small, large = (show_percent(share) for share in attack["shares"])
+    ends = " to ".join(show_similarity(end) for end in attack["auc_ci95"])
+    return (
+        f"What an adversary had of a hospital as a whole: by one round's answer, one of which {large} have "
+        f"{attack['property']} was told from one of which {small} have it with an area under the curve of "
+        f"{show_similarity(attack['auc'])} (95% interval {ends}; 0.5 is a coin). A budget is about single "
+        "records, and hides no hospital's population."
+    )
+
+
+def _bits(attack: Mapping[str, Any]) -> str:
+    return (
+        f"What counting queries would give away at the same budget: of {show_count(attack['records'])} "
+        f"{attack['unit']}s, whether {attack['property']} was told rightly of {show_percent(attack['success_rate'])}"
+        f"{_between(attack)}; the more common answer alone is right for {show_percent(attack['chance'])}."
+    )
+
+
+_INFERRED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"property": _population, "queries": _bits}
 
 
 def _between(attack: Mapping[str, Any]) -> str:
@@ -138,7 +166,8 @@ def risk_cards(view: Mapping[str, Any]) -> list[Card]:
 def _risk_card(attack: Mapping[str, Any]) -> Card:
     exposed = attack["leaks"] or attack["above_bound"]
     tone = "leak" if exposed else "safe" if attack["success_rate"] is not None else ""
-    words = f"of {show_count(attack['records'])} {attack['unit']}s {ACHIEVED[attack['kind']]} by {attack['words']}"
+    records = or_withheld(show_count)(attack["records"])
+    words = f"of {records} {attack['unit']}s {ACHIEVED[attack['kind']]} by {attack['words']}"
     if attack["of"] > 1:
         words += f", the strongest of {attack['of']}"
     if attack["success_rate_ci95"]:

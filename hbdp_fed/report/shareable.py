@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hbdp_fed.audit.wording import Figures, by_attribute, is_metric, metrics_of, worst
+from hbdp_fed.report.shareable_attacks import shareable_risk
 from hbdp_fed.report.suppression import (
     HIDDEN,
     SMALLEST_COUNT,
@@ -54,6 +55,7 @@ def shareable_summary(summary: Mapping[str, Any], *, smallest: int = SMALLEST_CO
         "noise_to_resolution": _without(
             summary.get("noise_to_resolution") or [], hidden, ("float32_weights", "float64_delta", "clipped_sum")
         ),
+        "risk": shareable_risk(summary["risk"], hidden=bool(hidden), smallest=smallest),
         "skipped": [] if is_small(len(skipped), smallest) else skipped,
         "skipped_count": few(smallest) if is_small(len(skipped), smallest) else len(skipped),
     }

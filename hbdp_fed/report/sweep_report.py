@@ -43,7 +43,7 @@ def render_sweep_report(
     context = _context(sweep, recommendation, environment=environment, smallest=smallest)
     for place, group in enumerate(context["groups"]):
         own = recommendation if place == 0 else None
-        drawn = sweep_figures(sweep, group=place, recommendation=own)
+        drawn = sweep_figures(sweep, group=place, recommendation=own, smallest=smallest)
         group["pictures"] = {name: inline(as_png(figure)) for name, figure in drawn.items()}
     context["grids"] = [(_grid_words(name), inline(png)) for name, png in grids.items()]
     return render_page("sweep.html.j2", {**context, "sections": _sections(context)})
@@ -77,13 +77,18 @@ def render_sweep_markdown(
 
 
 def sweep_figures(
-    sweep: Mapping[str, Any], *, group: int = 0, recommendation: Mapping[str, Any] | None = None
+    sweep: Mapping[str, Any],
+    *,
+    group: int = 0,
+    recommendation: Mapping[str, Any] | None = None,
+    smallest: int = SMALLEST_COUNT,
 ) -> dict[str, Figure]:
     """The pictures of one group, by name: ``frontier``, where something was attacked, and ``budgets``.
 
     None where no metric is known.
     """
-    name, budgets = deciding_metric(sweep, recommendation), sweep["groups"][group]["budgets"]
+    name = deciding_metric(sweep, recommendation)
+    budgets = shareable_group(sweep["groups"][group], smallest=smallest)["budgets"]
     if name is None or not budgets:
         return {}
     policy = (recommendation or {}).get("policy")

@@ -12,6 +12,7 @@ from hbdp_fed.audit.wording import METRICS, label, number, written
 from hbdp_fed.report.attack_view import attack_view
 from hbdp_fed.report.budgets import eps_of, eps_words, is_control, limits_of, rate_of, riskiest
 from hbdp_fed.report.rendering import spoken
+from hbdp_fed.report.shareable_attacks import shareable_risk
 from hbdp_fed.report.suppression import SMALLEST_COUNT, TOO_FEW, Withheld, is_withheld, protect, protect_columns
 
 _RESTS_ON = ("test_records", "test_groups")
@@ -39,7 +40,14 @@ def _budget(budget: Mapping[str, Any], smallest: int) -> dict[str, Any]:
         for entry in hospitals
     ]
     spans = {key: _span_of(told, key) for key in ("noise_multiplier", "eps_tight")} if hidden else {}
-    return {**budget, **spans, "hospitals": told, "joining": _joining(budget.get("joining") or [], hidden, smallest)}
+    risk = shareable_risk(budget.get("risk") or {}, hidden=bool(hidden), smallest=smallest)
+    return {
+        **budget,
+        **spans,
+        "risk": risk,
+        "hospitals": told,
+        "joining": _joining(budget.get("joining") or [], hidden, smallest),
+    }
 
 
 def _span_of(hospitals: Sequence[Mapping[str, Any]], key: str) -> list[Any] | None:

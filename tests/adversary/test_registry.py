@@ -17,6 +17,8 @@ DOCUMENTED = {
     "linear_probe": ("relaxed", "probe"),
     "candidate_matching": ("worst_case", "identification"),
     "membership": ("worst_case", "membership"),
+    "property_inference": ("realistic", "property"),
+    "linear_reconstruction": ("realistic", "queries"),
 }
 """What each threat model is attacked with."""
 
@@ -24,6 +26,8 @@ INTERFACE = {
     "probe": {"check_public", "craft", "reconstruct"},
     "identification": {"identify"},
     "membership": {"score"},
+    "property": {"tell"},
+    "queries": {"recover"},
 }
 """What an attack of a kind can be asked to do."""
 

@@ -1,0 +1,25 @@
+"""What an attack is built with in a run: of all that a run could give it, the keywords that its entry names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hbdp_fed.adversary import ATTACKS
+from simulations.prepare import Prepared
+
+
+def attack_settings(prepared: Prepared, attack: str) -> Mapping[str, Any]:
+    """The keywords for :func:`hbdp_fed.adversary.build_attack`.
+
+    Args:
+        prepared: The run.
+        attack: Which attack.
+    """
+    given = {
+        **vars(prepared.config.adversary),
+        "device": str(prepared.device),
+        "shares": prepared.shares,
+        "batches": tuple(plan.expected_batch for plan in prepared.plans),
+    }
+    return {key: given[key] for key in ATTACKS[attack].takes}
