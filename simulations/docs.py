@@ -18,6 +18,7 @@ PAGES = (
     "realistic",
     "reading_the_table",
     "own_data",
+    "adding_an_attack",
     "settings",
     "failures",
     "deployment",

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, cast, get_type_hints
 
 import pytest
 
@@ -20,6 +20,8 @@ from simulations.docs import PAGES, main, page, title
 from simulations.predict import main as predict
 from simulations.prepare import prepare
 from simulations.run import main as run
+from tests.simulations.small_runs import BARE
+from tests.simulations.small_runs import run as small_run
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "hbdp_fed" / "docs"
@@ -156,6 +158,39 @@ def test_closed_forms_are_those_of_the_code() -> None:
     assert worst_case(**mechanism) == pytest.approx(norm.cdf(shift + norm.ppf(kappa)))  # type: ignore[arg-type]
     expected = norm.cdf(shift - z) + norm.cdf(-shift - z)
     assert relaxed_coherent(**mechanism) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+# Adding an attack.
+
+
+def test_an_attack_added_as_the_page_shows_is_run_scored_reported_and_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hbdp_fed import adversary
+    from simulations import attack
+
+    text = page("adding_an_attack")
+    [snippet] = python_blocks(text)
+    names: dict[str, Any] = {**vars(adversary), "__name__": __name__}
+    exec(compile(snippet, "adding_an_attack.md", "exec"), names)
+    (line,) = (line.strip() for line in text.splitlines() if line.startswith('    "public_mean"'))
+    for name, entry in eval("{" + line + "}", names).items():
+        monkeypatch.setitem(cast("dict[str, Any]", adversary.ATTACKS), name, entry)
+    summary = small_run(
+        tmp_path / "run", *BARE, "adversary.attack=public_mean", "adversary.surfaces=[update,aggregate]"
+    )
+    entries = summary["risk"]["realistic"]["attacks"]
+    assert [(entry["name"], entry["surface"]) for entry in entries] == [
+        ("public_mean", "update"),
+        ("public_mean", "aggregate"),
+    ]
+    # It is its own baseline: nothing is rebuilt, however like the images are.
+    assert all(entry["success_rate"] == 0 and entry["records"] > 0 for entry in entries)
+    assert entries[0]["ssim_max"] > 0.1
+    assert "public mean" in (tmp_path / "run" / "report.md").read_text()
+    capsys.readouterr()
+    assert attack.main([f"run={tmp_path / 'run'}"]) == 0
+    assert capsys.readouterr().out.count("the same as in the run's summary, to the last digit") == 2
 
 
 # Own data.
