@@ -284,7 +284,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["attack=[imprint,auto]"], "attack: auto, all and none stand alone, got imprint, auto"),
         (
             ["attack=none"],
-            "attack: none leaves nothing to do; choose auto, all, or of: imprint, trap_weights, linear_probe",
+            "attack: none leaves nothing to do; choose auto, all, or of: imprint, trap_weights, loki, ",
         ),
         (["hospitals=[hospital-01,hospital-01]"], "hospitals: must be different ones, got hospital-01, hospital-01"),
         (["rounds=[1]", "observed_rounds=1"], "observed_rounds: no training round is left to membership: 0 takes all"),
