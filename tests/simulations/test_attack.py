@@ -18,6 +18,9 @@ from simulations.attack import main
 
 PROBING = ("imprint", "trap_weights", "linear_probe")
 GAMES = ("candidate_matching", "membership")
+QUERIES = ("linear_reconstruction", "queries")
+"""Needs nothing that a run recorded; for property inference, which does not either, these hospitals are too small."""
+
 HOSPITALS = ("hospital-01", "hospital-02")
 ROUNDS, LOCAL_STEPS = 2, 2
 PROBE_OF = {name: ROUNDS + 1 + place for place, name in enumerate(PROBING)}
@@ -127,9 +130,10 @@ def test_without_settings_every_entry_of_the_run_comes_out_again_and_pictures_ar
     written = json.loads((output / "risk.json").read_text(), parse_constant=pytest.fail)
     theirs = summary(everything)
     assert written["risk"] == theirs["risk"]
-    assert set(by_attack(written["risk"])) == {(name, "gradient") for name in (*PROBING, *GAMES)}
+    assert set(by_attack(written["risk"])) == {*((name, "gradient") for name in (*PROBING, *GAMES)), QUERIES}
     assert written["settings"] == {"run": str(everything)}
-    assert set(written["time"]["attacks_s"]) == set(theirs["time"]["attacks_s"]) == {*PROBING, *GAMES}
+    attacks = {*PROBING, *GAMES, QUERIES[0], "property_inference"}
+    assert set(written["time"]["attacks_s"]) == set(theirs["time"]["attacks_s"]) == attacks
     for name in PROBING:
         for ending in ("png", "npz"):
             drawn_again = (output / f"{name}_gradient.{ending}").stat().st_size
@@ -137,6 +141,7 @@ def test_without_settings_every_entry_of_the_run_comes_out_again_and_pictures_ar
     shown = capsys.readouterr().out
     for name in (*PROBING, *GAMES):
         assert f"{name} (gradient): the same as in the run's summary, to the last digit" in shown
+    assert "attack left out: property_inference: no hospital has enough records" in " ".join(shown.split())
     assert str(output / "risk.json") in shown
     # The next one has a folder of its own, even within the same second.
     assert main([f"run={everything}", "attack=membership"]) == 0
@@ -170,7 +175,7 @@ def test_a_run_that_was_attacked_in_one_round_only_is_reproduced_in_it_and_auto_
     assert set(found) == {("candidate_matching", "gradient")}
     assert "attack left out: imprint: no probe of imprint in round 2 was recorded" in capsys.readouterr().out
     more = attack(narrow, tmp_path / "more", "attack=[auto]", "rounds=[]")
-    assert set(more) == {(name, "gradient") for name in ("imprint", *GAMES)}
+    assert set(more) == {*((name, "gradient") for name in ("imprint", *GAMES)), QUERIES}
     assert more["membership", "gradient"]["steps"] == ROUNDS * LOCAL_STEPS
 
 
@@ -183,7 +188,8 @@ def test_surfaces_that_the_run_was_not_attacked_on(
     before = by_attack(summary(everything)["risk"])
     surfaces = ("update", "aggregate", "global_model")
     found = attack(everything, tmp_path / "out", f"surfaces=[{','.join(surfaces)}]")
-    assert set(found) == {(name, surface) for name in (*PROBING, *GAMES) for surface in surfaces}
+    assert set(found) == {*((name, surface) for name in (*PROBING, *GAMES) for surface in surfaces), QUERIES}
+    assert found[QUERIES] == before[QUERIES]
     for name in PROBING:
         # A probe is one step, and its update is that step's gradient.
         assert {**found[name, "update"], "surface": "gradient"} == before[name, "gradient"]
@@ -232,7 +238,7 @@ def test_only_the_rounds_that_were_named_are_attacked(
     assert entry["records"] == 4, "two of each hospital: half of three, and nobody is attacked by half"
     # Whoever names no attack gets those that something was recorded for in these rounds.
     found = attack(everything, tmp_path / "probe", f"rounds=[{PROBE_OF['trap_weights']},1]")
-    assert {name for name, _ in found} == {"trap_weights", *GAMES}
+    assert {name for name, _ in found} == {"trap_weights", *GAMES, QUERIES[0]}
     assert found["trap_weights", "gradient"] == by_attack(summary(everything)["risk"])["trap_weights", "gradient"]
     shown = capsys.readouterr().out
     assert f"attack left out: imprint: no probe of imprint in round {PROBE_OF['trap_weights']}, 1 was recorded" in shown
@@ -333,7 +339,7 @@ def test_auto_is_everything_that_the_run_recorded_for_and_says_what_is_missing(
     sparing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = attack(sparing, tmp_path / "out", "attack=auto")
-    assert set(found) == {("imprint", "gradient")}
+    assert set(found) == {("imprint", "gradient"), QUERIES}
     shown = capsys.readouterr().out
     for name in ("trap_weights", "linear_probe"):
         assert f"attack left out: {name}: no probe of {name} was recorded" in shown

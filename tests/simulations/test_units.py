@@ -118,8 +118,8 @@ def test_a_run_for_patients_says_so_everywhere(tmp_path: Path) -> None:
         plan: HospitalPlan = plans[entry["name"]]
         assert (entry["num_records"], entry["num_units"]) == (plan.num_records, plan.num_units)
     attacks = {attack["name"]: attack for entry in summary["risk"].values() for attack in entry["attacks"]}
-    assert sorted(attacks) == ["candidate_matching", "imprint", "membership", "trap_weights"]
-    assert attacks["candidate_matching"]["unit"] == "patient"
+    assert sorted(attacks) == ["candidate_matching", "imprint", "linear_reconstruction", "membership", "trap_weights"]
+    assert attacks["candidate_matching"]["unit"] == attacks["linear_reconstruction"]["unit"] == "patient"
     assert not any(attack.get("above_bound") for attack in attacks.values())
     for account in verify(tmp_path / "run" / "ledger.jsonl").accounts.values():
         assert account.plan is not None
