@@ -22,10 +22,17 @@ class Mlp(nn.Module):
         num_classes: Number of logits.
         image_size: (H, W), as a sequence so that it can come from JSON.
         hidden: Units of each hidden layer, one or more.
+        centre: What is taken off each pixel: one number, or C * H * W of them in the order of a flattened image, such
+            as the mean of public images. It has to be public, and as it is no parameter, the net stays homogeneous.
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, image_size: Sequence[int], hidden: Sequence[int] = (256,)
+        self,
+        in_channels: int,
+        num_classes: int,
+        image_size: Sequence[int],
+        hidden: Sequence[int] = (256,),
+        centre: float | Sequence[float] = 0.5,
     ) -> None:
         super().__init__()
         if len(image_size) != 2 or min(image_size) < 1:
@@ -33,6 +40,9 @@ class Mlp(nn.Module):
         if not hidden or min(hidden) < 1:
             raise ValueError(f"hidden must be one or more positive numbers of units, got {list(hidden)}")
         self.image_shape = (in_channels, *image_size)
+        self.centre = (float(centre),) if isinstance(centre, int | float) else tuple(centre)
+        if len(self.centre) not in (1, math.prod(self.image_shape)):
+            raise ValueError(f"centre must be 1 or {math.prod(self.image_shape)} numbers, got {len(self.centre)}")
         widths = (math.prod(self.image_shape), *hidden)
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(pairwise(widths)):
@@ -48,6 +58,6 @@ class Mlp(nn.Module):
         """
         if images.shape[1:] != self.image_shape:
             raise ValueError(f"images must have shape {self.image_shape} each, got {tuple(images.shape[1:])}")
-        # A public constant: nothing is learnt from private data to centre it, and the weights enter as before.
-        logits: Tensor = self.head(self.features((images - 0.5).flatten(start_dim=1)))
+        flat = images.flatten(start_dim=1)
+        logits: Tensor = self.head(self.features(flat - flat.new_tensor(self.centre)))
         return logits

@@ -60,10 +60,19 @@ def test_images_of_another_shape_are_refused() -> None:
         build_model(SPEC)(torch.rand(3, 2, 5, 4))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"image_size": [4]}, {"image_size": [4, 0]}, {"image_size": [4, 4, 4]}, {"hidden": []}, {"hidden": [3, 0]}],
-    ids=str,
-)  # fmt: skip
+def test_the_centre_is_taken_off_every_pixel() -> None:
+    pixels = torch.rand(40, generator=generator(1)).tolist()
+    centred = randomised(build_model(ModelSpec("mlp", {**SPEC.args, "centre": pixels})))
+    plain = randomised(build_model(ModelSpec("mlp", {**SPEC.args, "centre": 0.0})))
+    images = torch.rand(3, 2, 4, 5, dtype=torch.float64, generator=generator(2))
+    off = torch.tensor(pixels, dtype=torch.float64).reshape(2, 4, 5)
+    torch.testing.assert_close(centred(images), plain(images - off))
+
+
+WRONG = ({"image_size": [4]}, {"image_size": [4, 0]}, {"image_size": [4, 4, 4]}, {"hidden": []}, {"hidden": [3, 0]})
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, {"centre": [0.5, 0.5]}], ids=str)
 def test_a_bad_argument_is_refused_by_name(wrong: dict[str, list[int]]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Mlp(**{"in_channels": 1, "num_classes": 2, "image_size": [4, 4], **wrong})  # type: ignore[arg-type]
