@@ -12,7 +12,10 @@ from hbdp_fed.types import Weights
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the label's logit is above the largest other one, (b,); of two classes y (z[1] - z[0]) with y = -1 or 1.
+    """How far the label's logit is above the others, (b,): z[y] - log sum exp of the others.
+
+    A record's cross-entropy pulls exactly along the gradient of this, whatever the net. Of two classes it is
+    y (z[1] - z[0]) with y = -1 or 1, and of more it comes to the margin over the largest other logit as logits grow.
 
     Args:
         logits: (b, K), K at least 2.
@@ -20,7 +23,7 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     """
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -torch.inf)
-    return own[:, 0] - others.amax(dim=1)
+    return own[:, 0] - others.logsumexp(dim=1)
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Stationarity:
 
         theta = sum_i lambda_i grad margin_i(theta),    lambda_i >= 0,
 
-    where a record's margin is that of :func:`margins`: for two classes Haim et al. 2022 (arXiv 2206.07758, equation 6),
-    for more Buzaglo et al. 2023 (arXiv 2305.03350, equation 5). A net that is still far from that point, or whose
+    with the margins of :func:`margins`: for two classes Haim et al. 2022 (arXiv 2206.07758), for more, in the limit of
+    large logits, Buzaglo et al. 2023 (arXiv 2305.03350). A net that is still far from that point, or whose
     weights hardly move (Loo et al. 2023, arXiv 2302.01428), fulfils it for the *change* of its weights, as a sum over
     all steps of the records' gradients on the way. The target may be either.
 
