@@ -248,6 +248,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--image-rate", type=float, default=attack.image_rate)
     parser.add_argument("--multiplier-rate", type=float, default=attack.multiplier_rate)
     parser.add_argument("--slope", type=float, default=attack.slope)
+    parser.add_argument("--spread", type=float, default=attack.spread)
     parser.add_argument("--position", type=float, default=attack.position)
     parser.add_argument("--range-weight", type=float, default=attack.range_weight)
     parser.add_argument("--alike", type=float, default=attack.alike)
@@ -277,6 +278,7 @@ def main() -> None:
         image_rate=args.image_rate,
         multiplier_rate=args.multiplier_rate,
         slope=args.slope,
+        spread=args.spread,
         position=args.position,
         range_weight=args.range_weight,
         alike=args.alike,

@@ -43,7 +43,9 @@ class KktAttack:
         restarts: Searches from other starts, of which the one that explains most is kept.
         image_rate: Adam's rate for pixels.
         multiplier_rate: Adam's rate for the logarithms of lambda.
-        slope: Of the sigmoid that stands for the derivative of a ReLU.
+        spread: Standard deviation of the first images around the public mean.
+        slope: Of the sigmoid that stands for the derivative of a ReLU: the gentler, the easier a search switches units
+            on and off, and the less it is the net's own derivative.
         position: Where gradients are taken, from 0 (the first weights) to 1 (the last).
         range_weight: What pixels outside [0, 1] cost, relative to the error of the weights.
         alike: From which correlation on candidates are one, whose mean weighted by lambda is kept.
@@ -56,6 +58,7 @@ class KktAttack:
     restarts: int = 1
     image_rate: float = 0.05
     multiplier_rate: float = 0.05
+    spread: float = 0.1
     slope: float = 20.0
     position: float = 0.5
     range_weight: float = 0.01
@@ -72,6 +75,7 @@ class KktAttack:
                 "restarts": (self.restarts, 1),
                 "image_rate": (self.image_rate, _TINY),
                 "multiplier_rate": (self.multiplier_rate, _TINY),
+                "spread": (self.spread, 0),
                 "slope": (self.slope, _TINY),
                 "range_weight": (self.range_weight, 0),
             },
@@ -84,7 +88,7 @@ class KktAttack:
         """Whether the attack can work with these public images (P, C, *spatial).
 
         Raises:
-            SettingError: if there is none: the search starts at some of them.
+            SettingError: if there is none: the search starts around their mean.
         """
         check_images(images, attack=self.name, least=1)
 
@@ -139,6 +143,7 @@ class KktAttack:
             iterations=self.iterations,
             image_rate=self.image_rate,
             multiplier_rate=self.multiplier_rate,
+            spread=self.spread,
             range_weight=self.range_weight,
         )
         tries = [search(condition, public, labels, settings, generator) for _ in range(self.restarts)]

@@ -26,12 +26,14 @@ class SearchSettings:
         iterations: Steps of Adam, whose rates fall to 0 along half a cosine.
         image_rate: Of pixels.
         multiplier_rate: Of the multipliers' logarithms.
+        spread: Standard deviation of the images around the public mean at the start.
         range_weight: What pixels outside [0, 1] cost, relative to the error of the weights.
     """
 
     iterations: int
     image_rate: float
     multiplier_rate: float
+    spread: float
     range_weight: float
 
 
@@ -59,7 +61,7 @@ def search(
 
     Args:
         condition: What has to be explained.
-        public: float (P, C, *spatial) in [0, 1], P at least 1; the search starts at some of them.
+        public: float (P, C, *spatial) in [0, 1], P at least 1; the search starts around their mean.
         labels: int64 (M,).
         settings: How to search.
         generator: A CPU generator, for the start.
@@ -68,9 +70,8 @@ def search(
         The last images; None where already the first ones explain nothing or are not finite.
     """
     device = labels.device
-    # Where there are too few they start several searches: multipliers differ, so that they part.
-    rows = torch.cat([torch.randperm(len(public), generator=generator) for _ in range(-(-len(labels) // len(public)))])
-    images = public[rows[: len(labels)]].to(device).requires_grad_()
+    noise = torch.randn(len(labels), *public.shape[1:], generator=generator)
+    images = (public.mean(dim=0) + settings.spread * noise).to(device).requires_grad_()
     draw = (_SPREAD_OF_MULTIPLIERS * torch.randn(len(labels), generator=generator)).to(device)
     scale = float(condition.scale(condition.explained(images, labels, draw.exp())).detach())
     if not (math.isfinite(scale) and scale != 0):

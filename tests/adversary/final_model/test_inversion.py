@@ -89,7 +89,7 @@ def test_weights_of_any_size_leave_finite_claims(size: float) -> None:
 
 def test_what_it_cannot_do_is_refused() -> None:
     seen = linear_release(torch.ones(1, SIZE, SIZE))
-    with pytest.raises(SettingError, match="training.loss=cross_entropy"):
+    with pytest.raises(SettingError, match=r"training\.loss=cross_entropy"):
         FREE.reconstruct(replace(seen, public=replace(seen.public, loss="binary_cross_entropy")), stream())
     with pytest.raises(SettingError, match="at least 2 public"):
         FREE.reconstruct(replace(seen, public=replace(seen.public, images=seen.public.images[:1])), stream())
