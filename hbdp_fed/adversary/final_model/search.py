@@ -67,17 +67,30 @@ def search(
         generator: A CPU generator, for the start.
 
     Returns:
-        The last images; None where already the first ones explain nothing or are not finite.
+        The last images; None where the first ones explain nothing already, or weights are too large for any search.
     """
-    device = labels.device
+    start = _start(condition, public, labels, settings.spread, generator)
+    return None if start is None else _descend(condition, labels, settings, *start)
+
+
+def _start(
+    condition: Stationarity, public: Tensor, labels: Tensor, spread: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor] | None:
+    """The first images, and logarithms of multipliers at which they explain the target's size."""
     noise = torch.randn(len(labels), *public.shape[1:], generator=generator)
-    images = (public.mean(dim=0) + settings.spread * noise).to(device).requires_grad_()
-    draw = (_SPREAD_OF_MULTIPLIERS * torch.randn(len(labels), generator=generator)).to(device)
+    images = (public.mean(dim=0) + spread * noise).to(labels.device)
+    draw = (_SPREAD_OF_MULTIPLIERS * torch.randn(len(labels), generator=generator)).to(labels.device)
     scale = float(condition.scale(condition.explained(images, labels, draw.exp())).detach())
     if not (math.isfinite(scale) and scale != 0):
         return None
     # A start that points away from the target is turned round by its images, not by negative multipliers.
-    logarithms = (draw + math.log(abs(scale))).requires_grad_()
+    return images, draw + math.log(abs(scale))
+
+
+def _descend(
+    condition: Stationarity, labels: Tensor, settings: SearchSettings, images: Tensor, logarithms: Tensor
+) -> Found | None:
+    images, logarithms = images.requires_grad_(), logarithms.requires_grad_()
     optimizer = torch.optim.Adam(
         [
             {"params": [images], "lr": settings.image_rate},
@@ -98,4 +111,6 @@ def search(
         error = float(missed.detach())
         if iteration % max(1, settings.iterations // _REPORTS) == 0:
             logger.info("iteration %d: error %.5f", iteration, error)
+    if not math.isfinite(error):
+        return None
     return Found(images.detach().cpu(), logarithms.detach().exp().cpu(), error)
