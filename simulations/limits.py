@@ -22,6 +22,7 @@ _MOST: Mapping[str, float] = {
     "data.num_test": 100_000_000,
     "data.image_size": 4096,
     "model.width": 4096,
+    "model.hidden": 65_536,
     "model.levels": 10,
     "model.res_units": 100,
     "engine.workers": 10_000,

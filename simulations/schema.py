@@ -172,6 +172,13 @@ class CnnConfig(ModelConfig):
 
 
 @dataclass
+class MlpConfig(ModelConfig):
+    """Options of the fully connected net."""
+
+    hidden: list[int] = field(default_factory=lambda: [256])
+
+
+@dataclass
 class ResNet9Config(ModelConfig):
     """Options of ResNet-9."""
 
@@ -517,6 +524,7 @@ def register() -> None:
     store.store(group="data", name="nifti_schema", node=NiftiConfig)
     store.store(group="data", name="dicom_schema", node=DicomConfig)
     store.store(group="model", name="cnn_schema", node=CnnConfig)
+    store.store(group="model", name="mlp_schema", node=MlpConfig)
     store.store(group="model", name="resnet9_schema", node=ResNet9Config)
     store.store(group="model", name="unet_schema", node=UnetConfig)
     store.store(group="model", name="monai_unet_schema", node=MonaiUnetConfig)

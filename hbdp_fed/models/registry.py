@@ -14,6 +14,7 @@ from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.models.cnn import SmallCnn
 from hbdp_fed.models.dp_ready import Replacement
 from hbdp_fed.models.linear_probe import LinearProbeModel
+from hbdp_fed.models.mlp import Mlp
 from hbdp_fed.models.monai_nets import build_monai_net, converted_monai_net
 from hbdp_fed.models.monai_unet import build_monai_unet
 from hbdp_fed.models.planted import PlantedModel
@@ -33,6 +34,7 @@ MONAI = "monai"
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "cnn": SmallCnn,
     "linear_probe": LinearProbeModel,
+    "mlp": Mlp,
     MONAI: build_monai_net,
     "monai_unet": build_monai_unet,
     "planted": _build_planted,

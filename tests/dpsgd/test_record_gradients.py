@@ -30,6 +30,7 @@ class Case:
 CASES: Mapping[str, Case] = {
     "cnn": Case(ModelSpec("cnn", {"in_channels": 1, "num_classes": 3, "width": 4}), 12),
     "cnn_two_views": Case(ModelSpec("cnn", {"in_channels": 1, "num_classes": 3, "width": 4}), 12, multiplicity=2),
+    "mlp": Case(ModelSpec("mlp", {"in_channels": 1, "num_classes": 3, "image_size": [12, 12], "hidden": [9, 8]}), 12),
     "resnet9": Case(ModelSpec("resnet9", {"in_channels": 3, "num_classes": 2, "width": 8}), 16),
     "unet": Case(ModelSpec("unet", {"in_channels": 1, "num_classes": 2, "width": 8}), 16, dense=True),
 }
