@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from hbdp_fed.adversary.final_model import KktAttack, ModelInversionAttack
 from hbdp_fed.adversary.imprint import ImprintAttack
 from hbdp_fed.adversary.linear_probe import LinearProbeAttack
 from hbdp_fed.adversary.linear_reconstruction import LinearReconstruction
@@ -98,6 +99,10 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "trap_weights": AttackEntry(REALISTIC, "probe", TrapWeightsAttack, takes=_PLANTED, of_classes=True),
     "loki": AttackEntry(
         REALISTIC, "probe", LokiAttack, takes=(*_PLANTED, "shares", "batches"), surfaces=MEANS, of_classes=True
+    ),
+    "kkt": AttackEntry(REALISTIC, "model", KktAttack, takes=("device",), of_classes=True, slow=True),
+    "model_inversion": AttackEntry(
+        REALISTIC, "model", ModelInversionAttack, takes=("device",), of_classes=True, slow=True
     ),
     "linear_probe": AttackEntry(RELAXED, "probe", LinearProbeAttack, of_records=True),
     "candidate_matching": AttackEntry(WORST_CASE, "identification", CandidateMatching),
