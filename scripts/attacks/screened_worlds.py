@@ -167,12 +167,12 @@ class World:
         ).delta
 
 
-def honest_worlds(*, rounds: int, seeds: int, budgets: tuple[float, ...] = (8.0, 1e9, math.inf)) -> Iterator[World]:
+def honest_worlds(*, rounds: int, seeds: int, first_seed: int = 0) -> Iterator[World]:
     """Every architecture on every data set that has its labels, at every budget, so many times."""
-    for seed in range(seeds):
+    for seed in range(first_seed, first_seed + seeds):
         for model in ARCHITECTURES:
             for dataset in ("phantom",) if model in SEGMENTING else ("phantom", "pneumoniamnist"):
-                for eps in budgets:
+                for eps in (8.0, 1e9, math.inf):
                     yield World(dataset, model, eps, rounds, seed)
 
 
