@@ -143,10 +143,10 @@ def _walked(weights: Weights, training: Training, steps: float, generator: torch
 
 
 def noise_of_steps(training: Training, steps: float) -> float:
-    """The standard deviation that the noise of so many steps gives a weight, at most.
+    """The standard deviation that the noise of so many steps gives a weight, about at most.
 
     A gradient's noise moves the weights by the learning rate, and with momentum m by at most 1 / (1 - m) times as much
-    in all. A step of the Adam family has the length of the learning rate however large the noise is.
+    in all. A step of the Adam family is about as long as the learning rate, however large the noise is.
     """
     rate = training.optimizer.learning_rate
     if training.optimizer.name != "sgd":

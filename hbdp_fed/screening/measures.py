@@ -19,6 +19,8 @@ from hbdp_fed.screening.looking import Look
 _FLOOR = 1e-12
 """Figures are compared by their ratios: none is smaller than this."""
 
+_SMALL_BIAS = 0.1
+
 _FEWEST_ROWS, _FEWEST_VALUES = 4, 16
 """Smaller matrices and tensors have no statistics worth the name."""
 
@@ -35,12 +37,14 @@ class Measure:
         below: By what factor a figure may fall short of the smallest that honest models showed; None: by any.
         above: By what factor it may exceed the largest; None: by any.
         words: What the figure is, for people.
+        unseen: The smallest figure that passes where no honest model had any, because nothing of it has a gradient.
     """
 
     of: Callable[[Look], Mapping[str, float]]
     below: float | None
     above: float | None
     words: str
+    unseen: float = 0.0
 
 
 def shared_rows(look: Look) -> dict[str, float]:
@@ -69,6 +73,8 @@ def gradient_elsewhere(look: Look) -> dict[str, float]:
     for name, energies in look.energies.items():
         layer = _layer_of(name)
         layers[layer] = layers.get(layer, torch.zeros(1, dtype=torch.float64)) + energies.sum(dim=1)
+    if not layers:
+        return {}
     together = torch.stack(list(layers.values()))
     whole = together.sum(dim=0)
     seen = whole > 0
@@ -88,8 +94,8 @@ def moving(look: Look) -> dict[str, float]:
 
 
 def size(look: Look) -> dict[str, float]:
-    """The root mean square of a parameter's values."""
-    return {name: _rms(value) for name, value in look.weights.items()}
+    """The root mean square of a weight's values. What is no matrix may well pass zero on its way: slopes, biases."""
+    return {name: _rms(value) for name, value in look.weights.items() if value.dim() > 1}
 
 
 def tails(look: Look) -> dict[str, float]:
@@ -136,19 +142,29 @@ def distinct_rows(look: Look) -> dict[str, float]:
 
 
 def bias_beside_weight(look: Look) -> dict[str, float]:
-    """The root mean square of a layer's biases over that of its weights; thresholds of a measurement are large."""
+    """The root mean square of a layer's biases over that of its weights; thresholds of a measurement are large.
+
+    Biases start at zero, and where a norm takes them out again nothing but noise or rounding moves them. So small ones
+    tell nothing, and all below a tenth of the weights count as a tenth.
+    """
     found = {}
     for name, value in look.weights.items():
         bias = look.weights.get(f"{_layer_of(name)}.bias")
         if name.endswith(".weight") and value.dim() > 1 and bias is not None:
-            found[_layer_of(name)] = max(_rms(bias) / _rms(value), _FLOOR)
+            found[_layer_of(name)] = max(_rms(bias) / _rms(value), _SMALL_BIAS)
     return found
 
 
 MEASURES: Mapping[str, Measure] = {
-    "shared_rows": Measure(shared_rows, below=2.0, above=None, words="the overlap of the rows that two images use"),
+    "shared_rows": Measure(
+        shared_rows, below=2.0, above=None, words="the overlap of the rows that two images use", unseen=0.25
+    ),
     "gradient_elsewhere": Measure(
-        gradient_elsewhere, below=30.0, above=None, words="the share of the squared gradient norm outside of it"
+        gradient_elsewhere,
+        below=30.0,
+        above=None,
+        words="the share of the squared gradient norm outside of it",
+        unseen=1e-3,
     ),
     "moving": Measure(moving, below=4.0, above=None, words="the share of images that give it a gradient"),
     "size": Measure(size, below=10.0, above=10.0, words="the root mean square of its values"),

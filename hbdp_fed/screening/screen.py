@@ -170,13 +170,9 @@ def ranges_of(looks: Iterable[Look]) -> dict[str, dict[str, Range]]:
 
 def _widened(measure: Measure, places: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, Range]]:
     for place, figures in {**places, "": [figure for found in places.values() for figure in found]}.items():
-        yield (
-            place,
-            Range(
-                lowest=min(figures, default=0.0) / measure.below if measure.below is not None else 0.0,
-                highest=max(figures, default=math.inf) * measure.above if measure.above is not None else math.inf,
-            ),
-        )
+        lowest = min(figures) / measure.below if figures and measure.below is not None else 0.0
+        highest = max(figures) * measure.above if figures and measure.above is not None else math.inf
+        yield place, Range(lowest if figures else measure.unseen, highest)
 
 
 def _worst(figures: Mapping[str, float], ranges: Mapping[str, Range]) -> tuple[str, float, Range, float] | None:
