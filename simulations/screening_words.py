@@ -22,5 +22,7 @@ def screening_lines(entry: Mapping[str, Any]) -> Iterator[str]:
         by = ", ".join(deeper["measures"]) or "nothing"
         yield f"{name}, had its architecture been agreed to, is caught by {by}"
     released = entry["released"]
-    verdict = f"FALSE ALARM: {'; '.join(released['reasons'])}" if released["flagged"] else "passes"
+    verdict = (
+        f"would have been refused, a false alarm: {'; '.join(released['reasons'])}" if released["flagged"] else "passes"
+    )
     yield f"the released model {verdict}"

@@ -37,7 +37,11 @@ def structural_problems(
             of all of it, however that is written. A perceptron on pixels is such a model: it does give images away.
     """
     if agreed is not None and architecture != agreed:
-        yield f"the model is another {architecture.name} than the {agreed.name} that was agreed to"
+        yield (
+            f"the {agreed.name} is not built as was agreed to"
+            if architecture.name == agreed.name
+            else f"the model is a {architecture.name}, not the {agreed.name} that was agreed to"
+        )
     try:
         model = build_model(architecture)
         load_weights(model, weights)

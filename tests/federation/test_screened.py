@@ -77,7 +77,7 @@ def test_planted_probe_gets_no_answer_and_ends_no_run(
     assert [len(updates) for updates in witness.updates.values()] == [3, 3]
     assert [failure.hospital for failure in witness.failures] == HOSPITALS
     assert {failure.kind for failure in witness.failures} == {"refused"}
-    assert "the model is another planted than the cnn that was agreed to" in witness.failures[0].details
+    assert "the model is a planted, not the cnn that was agreed to" in witness.failures[0].details
     assert witness.answered_probes == [ROUNDS + 1]
 
 

@@ -62,7 +62,7 @@ def test_planted_model_is_not_the_one_agreed_to(name: str, site: Site) -> None:
     verdict = screen_for(CNN.to_json()).examine(*ATTACKS[name](site))
     assert verdict.flagged
     assert verdict.measures == (STRUCTURE,)
-    assert verdict.reasons == ("the model is another planted than the cnn that was agreed to",)
+    assert verdict.reasons == ("the model is a planted, not the cnn that was agreed to",)
 
 
 @pytest.mark.parametrize("loudness", [LOUD, SILENCED], ids=["loud", "silenced"])

@@ -37,9 +37,7 @@ def test_honest_architecture_passes_with_and_without_an_agreement(architecture: 
 
 def test_other_architecture_than_agreed_is_found(site: Site) -> None:
     wider = replace(CNN, args={**CNN.args, "width": 8})
-    assert problems(wider, fresh(wider), site, agreed=CNN) == [
-        "the model is another cnn than the cnn that was agreed to"
-    ]
+    assert problems(wider, fresh(wider), site, agreed=CNN) == ["the cnn is not built as was agreed to"]
 
 
 def test_planted_layer_is_found_without_an_agreement(site: Site) -> None:
