@@ -40,7 +40,7 @@ def test_refusing_hospitals_leave_the_attack_nothing_and_the_model_as_it_is(tmp_
     assert [(one["round"], one["kind"]) for one in refused["participation"]["failures"]] == 3 * [(3, "refused")]
     # Refused before a step was booked: what the probe would have cost is not spent.
     ledger = [json.loads(line) for line in (tmp_path / "refused" / "ledger.jsonl").read_text().splitlines()]
-    assert all(entry.get("round") != 3 for entry in ledger)
+    assert {entry["kind"] for entry in ledger if entry.get("round") == 3} == {"refusal"}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_refusing_hospitals_leave_the_attack_nothing_and_the_model_as_it_is(tmp_
     [
         (["federation.screening=sometimes"], "federation.screening: "),
         (
-            ["federation.screening=report", "engine=superlink", "federation.elsewhere={north: 100, south: 90}"],
+            ["federation.screening=report", "engine=superlink"],
             "federation.screening: must be none with engine=superlink",
         ),
     ],
@@ -56,8 +56,11 @@ def test_refusing_hospitals_leave_the_attack_nothing_and_the_model_as_it_is(tmp_
 def test_screening_that_cannot_be_is_refused_before_any_work(
     settings: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    others = [text for text in SMALL if not text.startswith(("engine=", "clients=", "adversary."))]
-    assert main([*others, f"run_dir={tmp_path / 'run'}", *settings]) == 2
+    others = [text for text in SMALL if not text.startswith(("engine=", "adversary."))]
+    (tmp_path / "ca.pem").write_text("a certificate")
+    server = [f"engine.root_certificates={tmp_path / 'ca.pem'}", f"engine.federations={tmp_path}"]
+    asked = [*settings, *(server if "engine=superlink" in settings else [])]
+    assert main([*others, f"run_dir={tmp_path / 'run'}", *asked]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
