@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from scipy.stats import binomtest
 
-from hbdp_fed.adversary import ATTACKS, build_attack
+from hbdp_fed.adversary import ATTACKS, build_attack, public_of_mean
 from hbdp_fed.screening import MEASURES, STRUCTURE, Screen, Verdict, structural_problems
 from hbdp_fed.seeding import generator
 from hbdp_fed.types import ModelSpec, PublicSideInformation, Weights
@@ -38,7 +38,7 @@ from scripts.attacks.screened_worlds import ARCHITECTURES, EXPECTED_BATCH, World
 PROBED_MODELS, PROBED_BUDGETS = ("cnn", "resnet9"), (8.0, 1e9, math.inf)
 ATTACKED_WITH = ("imprint", "trap_weights", "loki")
 ROUNDS_BEFORE_PROBE = 3
-LOKI_HOSPITALS = 2
+LOKI_HOSPITALS = ("hospital-01", "hospital-02")
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,16 @@ def crafted(attack: str, world: World, *, bins: int) -> Probe:
     """The attack's model for a hospital, around the base as it is after some rounds."""
     base = list(world.global_models())[-1]
     stream = generator(world.seed, "screened", attack)
+    public = side_information(world)
     if attack == "loki":
-        loki = build_attack(attack, hospitals=LOKI_HOSPITALS, bins=bins)
-        architecture, weights = loki.craft(world.architecture, base, side_information(world), stream)
+        shares = dict.fromkeys(LOKI_HOSPITALS, 1 / len(LOKI_HOSPITALS))
+        mean = public_of_mean(dict.fromkeys(LOKI_HOSPITALS, public), shares)
+        loki = build_attack(
+            attack, shares=tuple(shares.values()), batches=(EXPECTED_BATCH,) * len(LOKI_HOSPITALS), bins=bins
+        )
+        architecture, weights = loki.craft(world.architecture, base, mean, stream)
         return Probe(attack, world, architecture, loki.for_hospital(weights, 0))
-    made = build_attack(attack, bins=bins).craft(world.architecture, base, side_information(world), stream)
-    return Probe(attack, world, *made)
+    return Probe(attack, world, *build_attack(attack, bins=bins).craft(world.architecture, base, public, stream))
 
 
 def probed_worlds(seeds: int) -> Iterator[World]:
