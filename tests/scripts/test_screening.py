@@ -12,23 +12,12 @@ import torch
 from scipy.stats import beta
 
 from hbdp_fed.adversary.planted.gradient import active_rows
+from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.screening import Screen
-from hbdp_fed.types import ModelSpec
+from scripts.attacks.disguises import DESIGNS, ROWS, Design, agreed_architecture, disguised, reconstructed
 from scripts.attacks.screened_worlds import ARCHITECTURES, SEGMENTING, World, honest_worlds
-from scripts.attacks.screening import crafted, honest_verdicts, interval, probed_worlds
-from scripts.attacks.screening_evasion import (
-    BATCH,
-    DESIGNS,
-    ROWS,
-    Design,
-    agreed_architecture,
-    batches_of,
-    disguised,
-    hospital_sum,
-    reconstructed,
-    side_information,
-    similarities,
-)
+from scripts.attacks.screening import crafted, honest_verdicts, interval, probed_worlds, side_information
+from scripts.attacks.screening_evasion import BATCH, batches_of, hospital_sum, similarities
 
 ATTACKS = ("imprint", "trap_weights", "loki")
 SMALL = World("phantom", "cnn", 1e9, rounds=1)
@@ -104,10 +93,7 @@ def test_disguised_layers_give_records_away_where_there_is_no_noise(base: dict[s
 
 
 def test_every_design_has_the_shapes_that_were_agreed_to(base: dict[str, torch.Tensor]) -> None:
-    from hbdp_fed.models import build_model, load_weights
-
-    architecture: ModelSpec = agreed_architecture(SMALL)
-    model = build_model(architecture)
+    model = build_model(agreed_architecture(SMALL))
     for designs in DESIGNS.values():
         load_weights(model, disguised(SMALL, base, SMALL.public_images, designs[0], torch.Generator().manual_seed(1)))
 
