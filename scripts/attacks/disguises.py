@@ -1,6 +1,5 @@
 """Layers that trap records and look honest: what a server that knows the check may send, and how it is read.
 
-
 Two families, after the two attacks that plant a layer.
 
 ``ladder``: an imprint layer as Fowl et al. (2021, arXiv 2110.13057) first had it. Every row is active above its own
