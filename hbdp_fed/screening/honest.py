@@ -106,25 +106,25 @@ def _trained(
     mechanism = replace(training.mechanism, noise_multiplier=sigma)
     loss = record_loss(references.loss)
     summer = make_summer(model, mechanism, max_physical_batch=effort.max_physical_batch, loss=loss)
-    optimizer = build_optimizer(list(masters.values()), training.optimizer)
-    for step in range(1, stops[-1] + 1):
-        if (step - 1) % training.local_steps == 0:
-            optimizer = build_optimizer(list(masters.values()), training.optimizer)
-        drawn = torch.randperm(len(references.images), generator=generator)[:batch]
-        found = dp_sgd_gradient(
-            summer,
-            references.images[drawn],
-            references.labels[drawn],
-            mechanism=mechanism,
-            expected_batch=float(batch),
-            noise=seeded_noise(generator),
-        )
-        for name, master in masters.items():
-            master.grad = found.gradient[name]
-        optimizer.step()
-        _follow(model, masters)
-        if step in stops:
-            yield {name: value.float() for name, value in masters.items()}
+    for before in range(0, stops[-1], training.local_steps):
+        # Every round starts the optimiser anew.
+        optimizer = build_optimizer(list(masters.values()), training.optimizer)
+        for step in range(before + 1, min(before + training.local_steps, stops[-1]) + 1):
+            drawn = torch.randperm(len(references.images), generator=generator)[:batch]
+            found = dp_sgd_gradient(
+                summer,
+                references.images[drawn],
+                references.labels[drawn],
+                mechanism=mechanism,
+                expected_batch=float(batch),
+                noise=seeded_noise(generator),
+            )
+            for name, master in masters.items():
+                master.grad = found.gradient[name]
+            optimizer.step()
+            _follow(model, masters)
+            if step in stops:
+                yield {name: value.float() for name, value in masters.items()}
 
 
 def _follow(model: nn.Module, masters: Weights) -> None:

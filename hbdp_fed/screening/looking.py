@@ -18,7 +18,8 @@ from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.types import ModelSpec, Weights
 
 _AT_ONCE = 8
-"""Images differentiated at once: the gradients of a few fit into memory, those of all may not."""
+_MOST_NUMBERS = 2**26
+"""How many images are differentiated at once, and how many numbers their gradients are: a quarter of a gigabyte."""
 
 MULTILABEL = "binary_cross_entropy"
 """The loss whose labels are one number a finding."""
@@ -79,7 +80,9 @@ def look_at(architecture: ModelSpec, weights: Weights, references: References, *
     # Without dropout: the same model gives the same figures, and no global random state is touched.
     model.eval()
     generator = torch.Generator().manual_seed(seed)
-    parts = [_energies_of(model, images, references.loss, generator) for images in references.images.split(_AT_ONCE)]
+    size = sum(value.numel() for value in weights.values())
+    few = min(max(_MOST_NUMBERS // size, 1), _AT_ONCE)
+    parts = [_energies_of(model, images, references.loss, generator) for images in references.images.split(few)]
     energies = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Look(weights=weights, energies=energies)
 
