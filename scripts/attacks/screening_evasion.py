@@ -31,7 +31,7 @@ from scripts.attacks.screening import side_information
 
 BUDGETS = (math.inf, 1e12, 1e9)
 SUCCESS, BATCHES, BATCH = 0.8, 3, 12
-_CLOSE = 0.8
+_CLOSE = 0.6
 """The server stays so far within its own check's limits: the hospital's was calibrated on other draws."""
 
 
