@@ -19,7 +19,7 @@ from hbdp_fed.screening.looking import Look
 _FLOOR = 1e-12
 """Figures are compared by their ratios: none is smaller than this."""
 
-_SMALL_BIAS = 0.1
+_SMALL_BIAS = 0.3
 
 _FEWEST_ROWS, _FEWEST_VALUES = 4, 16
 """Smaller matrices and tensors have no statistics worth the name."""
@@ -145,7 +145,7 @@ def bias_beside_weight(look: Look) -> dict[str, float]:
     """The root mean square of a layer's biases over that of its weights; thresholds of a measurement are large.
 
     Biases start at zero, and where a norm takes them out again nothing but noise or rounding moves them. So small ones
-    tell nothing, and all below a tenth of the weights count as a tenth.
+    tell nothing, and all below 0.3 of the weights count as that.
     """
     found = {}
     for name, value in look.weights.items():

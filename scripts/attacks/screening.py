@@ -159,6 +159,8 @@ def measure_probes(options: argparse.Namespace) -> None:
     tried: Counter[str] = Counter()
     caught: Counter[tuple[str, str]] = Counter()
     for world in probed_worlds(options.seeds):
+        if world.model not in options.models:
+            continue
         for attack in options.attacks:
             started = time.perf_counter()
             probe = crafted(attack, world, bins=options.bins)
@@ -190,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     honest.set_defaults(work=measure_honest)
     probes = commands.add_parser("probes", help="what is caught")
     probes.add_argument("--seeds", type=int, default=2)
+    probes.add_argument("--models", nargs="+", default=list(PROBED_MODELS), choices=PROBED_MODELS)
     probes.add_argument("--bins", type=int, default=128)
     known = [name for name in ATTACKED_WITH if name in ATTACKS]
     probes.add_argument("--attacks", nargs="+", default=known, choices=known)

@@ -142,7 +142,7 @@ def test_biases_are_compared_with_their_own_layer() -> None:
 
 def test_small_biases_tell_nothing() -> None:
     weights = {"a.weight": torch.ones(4, 4), "a.bias": torch.full((4,), 1e-9)}
-    assert bias_beside_weight(Look(weights, {})) == {"a": 0.1}
+    assert bias_beside_weight(Look(weights, {})) == {"a": 0.3}
 
 
 def test_every_figure_is_positive_and_finite_even_for_dead_weights() -> None:
