@@ -14,9 +14,9 @@ from hbdp_fed.audit import wording
 from hbdp_fed.audit.overlap_words import overlap_words
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 from hbdp_fed.models import Replacement, grouped, title_of
+from hbdp_fed.report.screening_words import screening_lines
 from hbdp_fed.types import HospitalPlan, ModelSpec
 from simulations.risk_lines import attack_lines, bound_line
-from simulations.screening_words import screening_lines
 
 _PLAN_ROWS = 20
 _NAMED = 5

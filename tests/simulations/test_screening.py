@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from simulations.run import main
-from simulations.screening_words import screening_lines
 from tests.simulations.small_runs import SMALL, run
 
 QUICK = ["evaluation.bootstrap=0", "evaluation.matrix=0", "report=md"]
@@ -26,6 +25,8 @@ def test_report_tells_by_what_a_probe_would_have_been_caught(
     assert not told["released"]["flagged"]
     # The probe was answered all the same.
     assert summary["risk"]["realistic"]["attacks"]
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "- Imprint would have been refused: the model is a planted, not the cnn that was agreed to." in report
     shown = " ".join(capsys.readouterr().out.split())
     assert "imprint would have been refused: the model is a planted, not the cnn that was agreed to" in shown
 
@@ -63,18 +64,3 @@ def test_screening_that_cannot_be_is_refused_before_any_work(
     assert main([*others, f"run_dir={tmp_path / 'run'}", *asked]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_false_alarm_and_missed_attack_are_told_as_such() -> None:
-    caught = {"flagged": True, "measures": ["tails"], "reasons": ["head.weight: the kurtosis is 99"]}
-    missed = {"flagged": False, "measures": [], "reasons": []}
-    entry = {
-        "mode": "report",
-        "released": caught,
-        "attacks": [{"name": "trap_weights", **missed, "with_layer_agreed": missed}],
-    }
-    assert list(screening_lines(entry)) == [
-        "trap weights would have passed",
-        "trap weights, had its architecture been agreed to, is caught by nothing",
-        "the released model would have been refused, a false alarm: head.weight: the kurtosis is 99",
-    ]
