@@ -22,6 +22,8 @@ from simulations.adversary_plan import check_adversary
 from simulations.data_cache import cache_of
 from simulations.limits import check_limits
 from simulations.schema import FederationConfig, RunConfig, TrainingConfig
+from simulations.screening_words import NONE as NOT_SCREENED
+from simulations.screening_words import SCREENING
 from simulations.secure import check_secure
 from simulations.units import check_unit
 
@@ -58,6 +60,13 @@ def check(config: RunConfig) -> None:
     _check_server(config.federation)
     _check_answers(config)
     _known("federation.record", config.federation.record, RECORDED)
+    _known("federation.screening", config.federation.screening, SCREENING)
+    if config.federation.screening != NOT_SCREENED and config.engine.name == SUPERLINK:
+        raise SettingError(
+            "federation.screening",
+            f"must be {NOT_SCREENED} with engine={SUPERLINK}: real hospitals compare models with the charter, by the "
+            "tamper_check of their own policies",
+        )
     _at_least("federation.checkpoints", config.federation.checkpoints, 0)
     _at_least("federation.save_every", config.federation.save_every, 1)
     if not (config.federation.round_timeout_s > 0 and math.isfinite(config.federation.round_timeout_s)):

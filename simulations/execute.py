@@ -36,6 +36,7 @@ from simulations.prepare import Prepared
 from simulations.probe import ProbeCampaign
 from simulations.progress import ProgressLine
 from simulations.run_folder import RunFolder
+from simulations.screening import screening_of
 from simulations.selection import Chosen, RoundSelection
 from simulations.site_logs import forget_after
 from simulations.standing import Snapshot, read_standing, write_standing
@@ -330,4 +331,5 @@ def app_settings(prepared: Prepared, sites: Path | None) -> AppSettings:
             config.federation.aggregation, trim=config.federation.trim, byzantine=config.federation.byzantine
         ),
         secure_aggregation=config.federation.secure_aggregation,
+        screening=None if sites is None else screening_of(prepared, sites),
     )

@@ -63,6 +63,12 @@ class ProbeCampaign:
                     tailored=self._tailored(attack, planted),
                 )
 
+    def handed(self, name: str) -> tuple[ModelSpec, Weights]:
+        """The model of an attack whose probes were sent, as the first hospital was handed it."""
+        architecture, planted = self._crafted[name]
+        tailored = self._tailored(self.attacks[name], planted)
+        return architecture, planted if tailored is None else tailored(self.prepared.plans[0].name)
+
     def _aimed_at(self, attack: ProbingAttack) -> PublicSideInformation:
         """Whose answer an attack's model is made for: the mean's, or that of the likeliest hospital to leak."""
         plans = self.prepared.plans

@@ -38,6 +38,7 @@ from simulations.program import OK, exit_code, make_console
 from simulations.progress import progress
 from simulations.reporting import draw_partition, write_card, write_reports
 from simulations.run_folder import RunFolder, create, planned_folder, read_summary
+from simulations.screening import screening_summary
 from simulations.sites_summary import show_sites, sites_summary
 from simulations.terminal import show_overlap, show_partition, show_plan, show_replaced, show_result, show_skipped
 from simulations.tracking import Place, Tracker, check_installed, flat_settings, tracked
@@ -186,6 +187,7 @@ def _train_and_assess(
         assault = Assault(prepared, folder, prepared.attacks.attacks, line.say)
         risk = attack_and_audit(assault, folder.reconstructions)
         attack_s = time.perf_counter() - started_attacks
+        screening = screening_summary(prepared, campaign, chosen.weights)
     assert course.sizing is not None
     summary = {
         "schema": 1,
@@ -211,6 +213,7 @@ def _train_and_assess(
         "sites": sites_summary(prepared),
         "skipped": prepared.dataset.skipped,
         "risk": risk.summary,
+        "screening": screening,
         "participation": participation_summary(prepared, folder, course),
         "ledger": course.ledger,
         "hyperparameters": {**vars(prepared.config.training), **vars(prepared.hyper)},

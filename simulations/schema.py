@@ -324,6 +324,7 @@ class FederationConfig:
     trim: float = 0.2
     byzantine: int = 1
     secure_aggregation: bool = False
+    screening: str = "none"
     on_failure: str = "abort"
     min_hospitals: int = 1
     round_timeout_s: float = 3600.0

@@ -14,6 +14,7 @@ from hbdp_fed.audit import wording
 from hbdp_fed.audit.overlap_words import overlap_words
 from hbdp_fed.dpsgd import EFFECTIVELY_GAUSSIAN
 from hbdp_fed.models import Replacement, grouped, title_of
+from hbdp_fed.report.screening_words import screening_lines
 from hbdp_fed.types import HospitalPlan, ModelSpec
 from simulations.risk_lines import attack_lines, bound_line
 
@@ -98,6 +99,8 @@ def show_result(console: Console, summary: Mapping[str, Any]) -> None:
     if summary.get("secure_aggregation"):
         table.add_row("secure sum", _sum_line(summary["secure_aggregation"]))
     _add_risk(table, risk)
+    for number, line in enumerate(screening_lines(summary["screening"]) if summary.get("screening") else ()):
+        table.add_row("" if number else "screening", escape(line))
     console.print(table)
 
 

@@ -22,7 +22,8 @@ TREES = (LIBRARY, "simulations", "configs", "scripts")
 
 BOTTOM = {"errors", "seeding", "strict_json", "types", "whole_files"}
 EVERYTHING = {
-    *BOTTOM, "privacy", "models", "data", "dpsgd", "training", "adversary", "federation", "audit", "planning",
+    *BOTTOM, "privacy", "models", "data", "dpsgd", "training", "adversary", "screening", "federation", "audit",
+    "planning",
 }  # fmt: skip
 
 # Package (or top-level module) of hbdp_fed -> the others of hbdp_fed that it may import, itself aside.
@@ -39,10 +40,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": BOTTOM | {"privacy", "models", "data", "dpsgd"},
     # The adversary computes a victim's clipped gradient, and has no way to the truth.
     "adversary": BOTTOM | {"privacy", "models", "dpsgd"},
+    # A hospital's check of a model takes reference images that it is given, and has no way to anybody's records.
+    "screening": BOTTOM | {"privacy", "models", "dpsgd"},
     # The tap is injected: the federation knows no attack and no audit.
-    "federation": BOTTOM | {"privacy", "models", "data", "dpsgd", "training"},
+    "federation": BOTTOM | {"privacy", "models", "data", "dpsgd", "training", "screening"},
     "audit": EVERYTHING - {"federation", "planning"},
-    "planning": EVERYTHING - {"federation", "audit"},
+    "planning": EVERYTHING - {"federation", "audit", "screening"},
     # Asks a released model about new images.
     "inference": BOTTOM | {"models", "data", "training"},
     # What people read of the audit's figures and of plans. Nothing of the library reads it.

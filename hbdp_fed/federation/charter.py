@@ -111,6 +111,8 @@ def _check(charter: Charter) -> None:
         raise CharterError("a charter tells no site where its records lie")
     if settings.faults:
         raise CharterError("a charter has no faults: they are for simulations")
+    if settings.screening is not None:
+        raise CharterError("a charter names no reference images: screening is for simulations")
 
 
 def _first_problem(error: Exception) -> str:

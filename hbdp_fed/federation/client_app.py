@@ -23,6 +23,7 @@ from hbdp_fed.federation.codec import (
 )
 from hbdp_fed.federation.faults import misbehave
 from hbdp_fed.federation.local_round import play_round
+from hbdp_fed.federation.screened import made_to_trap
 from hbdp_fed.federation.secure_client import QUERIES, Asked, send_masked
 from hbdp_fed.federation.secure_messages import TRAIN
 from hbdp_fed.federation.settings import AppSettings, Site, resolved_settings
@@ -119,6 +120,13 @@ def _computed(
     request: TrainRequest, settings: AppSettings, site: Site, context: Context
 ) -> tuple[ModelUpdate, RoundReport]:
     planned = site.plan.mechanism.steps
+    if settings.screening is not None:
+        # Before anything is booked: a model that is refused costs no step.
+        problem = made_to_trap(
+            request, settings.screening, site.plan, local=settings.local, local_steps=settings.local_steps
+        )
+        if problem is not None:
+            raise Refusal(f"refused: round {request.round}: the model was tampered with: {problem}")
     steps_spent = charge_ledger(context.state, round=request.round, steps=request.steps, planned=planned)
     records = _own_records(str(context.node_config.get(SHARD, site.shard)))
     return play_round(request, settings, site, records=records, state=context.state, steps_spent=steps_spent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from flwr.app import Message
@@ -95,6 +95,10 @@ class RoundTable:
         self._paces = {
             site.plan.name: Pace(site.profile, site.plan.expected_records * views) for site in settings.sites
         }
+
+    def tolerant(self) -> RoundTable:
+        """The same, but going on without whoever fails, whatever ``on_failure`` says."""
+        return RoundTable(self.roster, replace(self._settings, on_failure="tolerate"), self._online)
 
     def attendance(
         self, request: TrainRequest, hospitals: Sequence[str], *, deadline_s: float | None = None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
+from hbdp_fed.errors import QuorumLost
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.control import ServerControl
 from hbdp_fed.federation.roster import call_roll
@@ -106,8 +107,16 @@ def conduct(
     secure = SecureRounds(table.roster, settings) if settings.secure_aggregation else None
     hooks.on_ready()
     final = _train(grid, table, secure, settings, architecture, start, hooks)
+    if settings.screening is not None:
+        # Training is over, and a malicious server takes what it gets: no refusal of a probe ends the run.
+        settings = replace(settings, on_failure="tolerate")
+        table, secure = table.tolerant(), SecureRounds(table.roster, settings) if secure is not None else None
     for request in hooks.probes(final):
-        _probe(grid, table, secure, settings, request, hooks.probing)
+        try:
+            _probe(grid, table, secure, settings, request, hooks.probing)
+        except QuorumLost:
+            if settings.screening is None:
+                raise
         hooks.on_probe(request.round)
 
 

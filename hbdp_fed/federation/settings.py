@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from hbdp_fed.federation.aggregation import AggregationSettings, mean_shares
 from hbdp_fed.federation.faults import Fault
+from hbdp_fed.federation.screened import Screening
 from hbdp_fed.federation.server_step import ServerSettings
 from hbdp_fed.strict_json import dumps
 from hbdp_fed.training import LocalSettings
@@ -67,6 +68,7 @@ class AppSettings:
         faults: What goes wrong in a simulation, on purpose.
         aggregation: What the server makes of the updates.
         secure_aggregation: Whether hospitals mask their updates, so that the server learns their sum alone.
+        screening: By what the hospitals of a simulation examine every model that they receive; None: they do not.
     """
 
     seed: int
@@ -89,6 +91,7 @@ class AppSettings:
     faults: tuple[Fault, ...] = ()
     aggregation: AggregationSettings = field(default_factory=AggregationSettings)
     secure_aggregation: bool = False
+    screening: Screening | None = None
 
     def site(self, hospital: str) -> Site:
         """The site called ``hospital``."""

@@ -16,6 +16,7 @@ from hbdp_fed.report.budgets import eps_words
 from hbdp_fed.report.rendering import inline, render_page, render_text, spoken
 from hbdp_fed.report.run_view import course, data_view, participation_view, settings_view, sites_view, utility_view
 from hbdp_fed.report.run_words import risk_cards, run_words, utility_cards
+from hbdp_fed.report.screening_words import screening_lines
 from hbdp_fed.report.shareable import drawable, shareable_partition, shareable_summary
 from hbdp_fed.report.suppression import SMALLEST_COUNT
 
@@ -124,6 +125,7 @@ def _context(
         **sites_view(shown),
         "overlap": overlap_words(shown["privacy"]),
         "summed": shown.get("secure_aggregation"),
+        "screened": list(screening_lines(shown["screening"])) if shown.get("screening") else [],
         "unit": unit_word(summary),
         "plain": run_words(shown, view),
         "utility_cards": utility_cards(shown, view),
@@ -149,6 +151,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     parts = (
         ("decision", "In plain words", True),
         ("risk", "Risk", True),
+        ("screening", "Screening", context["screened"]),
         ("reconstructions", "Reconstructions", context["reconstructions"]),
         ("utility", "Utility", True),
         ("training", "Training", context["rounds"]),

@@ -18,6 +18,7 @@ from hbdp_fed.federation.charter import Charter
 from hbdp_fed.federation.codec import Control, TrainRequest, parse_failure, parse_identity, parse_reply
 from hbdp_fed.federation.hospital import _mapped
 from hbdp_fed.federation.lengths import farthest, whole_norm
+from hbdp_fed.federation.screened import Screening
 from hbdp_fed.privacy import history_epsilon
 from hbdp_fed.privacy.history import Segment
 from hbdp_fed.privacy.ledger import verify
@@ -325,3 +326,5 @@ def test_a_run_without_a_charter_is_refused(hospital: Make, request_of: Ask, cha
             ),
         )
     )
+    screened = replace(charter, settings=replace(charter.settings, screening=Screening("a", "b", SPEC, seed=1)))
+    assert "a charter names no reference images" in own.refusal(own.asked(request_of(), charter=screened.to_json()))
