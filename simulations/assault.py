@@ -48,7 +48,7 @@ class Assault:
         """What an attack is told by: whoever reads the released model alone sees nothing else, wherever it stands."""
         entry = ATTACKS[attack]
         if entry.kind == "model":
-            return ("global_model",)
+            return entry.surfaces
         return tuple(surface for surface in self.surfaces if surface in entry.surfaces)
 
     @property

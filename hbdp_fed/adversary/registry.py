@@ -27,6 +27,8 @@ SURFACES: tuple[Surface, ...] = ("gradient", "update", "aggregate", "global_mode
 MEANS: tuple[Surface, ...] = SURFACES[2:]
 """Those that show the hospitals' mean, and no hospital alone."""
 
+_RELEASED: tuple[Surface, ...] = SURFACES[3:]
+
 Kind = Literal["probe", "round", "model", "identification", "membership", "property", "queries"]
 
 REBUILDING: tuple[Kind, ...] = ("probe", "round", "model")
@@ -76,7 +78,8 @@ class AttackEntry:
         takes: Which of these keywords a run gives it: ``bins``, ``shadows`` and their like are settings of the
             adversary's, ``device`` is where to compute, ``shares`` and ``batches`` are the hospitals' weights in the
             mean and expected batches.
-        surfaces: Where its adversary may stand; elsewhere it is another attack.
+        surfaces: Where its adversary may stand; elsewhere it is another attack. Of the kind ``model`` the released
+            model alone, which everybody sees, wherever they stand.
         of_classes: Whether it needs two-dimensional images and a model that names one class of each.
         of_records: Whether it reads an image out of its own clipped gradient, so that the unit must be a record.
         slow: Whether it takes minutes, so that it is left out where nobody asks for it.
@@ -100,9 +103,11 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "loki": AttackEntry(
         REALISTIC, "probe", LokiAttack, takes=(*_PLANTED, "shares", "batches"), surfaces=MEANS, of_classes=True
     ),
-    "kkt": AttackEntry(REALISTIC, "model", KktAttack, takes=("device",), of_classes=True, slow=True),
+    "kkt": AttackEntry(
+        REALISTIC, "model", KktAttack, takes=("device",), surfaces=_RELEASED, of_classes=True, slow=True
+    ),
     "model_inversion": AttackEntry(
-        REALISTIC, "model", ModelInversionAttack, takes=("device",), of_classes=True, slow=True
+        REALISTIC, "model", ModelInversionAttack, takes=("device",), surfaces=_RELEASED, of_classes=True, slow=True
     ),
     "linear_probe": AttackEntry(RELAXED, "probe", LinearProbeAttack, of_records=True),
     "candidate_matching": AttackEntry(WORST_CASE, "identification", CandidateMatching),

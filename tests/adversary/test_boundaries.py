@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hbdp_fed.adversary import (
     ATTACKS,
+    REBUILDING,
     SURFACES,
     WORST_CASE,
     AttackEntry,
@@ -39,7 +40,7 @@ from simulations.run import main
 from simulations.run_folder import RunFolder
 from tests.adversary.reachable import reachable, tensors
 
-METHODS = {"probe": "reconstruct", "identification": "identify", "membership": "score"}
+METHODS = {**dict.fromkeys(REBUILDING, "reconstruct"), "identification": "identify", "membership": "score"}
 WATCHED = [name for name, entry in ATTACKS.items() if entry.kind in METHODS]
 """Those that are told of what a run recorded; the others are watched in ``test_hospital_boundaries.py``."""
 
@@ -158,7 +159,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         for name in WATCHED:
             kind = type(build_attack(name))
             method = METHODS[ATTACKS[name].kind]
-            quick = ATTACKS[name].kind == "probe" and not ATTACKS[name].threat_model.perfect_algorithm
+            quick = ATTACKS[name].kind in REBUILDING and not ATTACKS[name].threat_model.perfect_algorithm
             patch.setattr(kind, method, watched(method, handed, nothing_rebuilt if quick else getattr(kind, method)))
         patch.setattr("simulations.rebuilding.grant_step_knowledge", watched_grant)
         assert main([*SETTINGS, f"run_dir={folder}"]) == 0
