@@ -28,13 +28,13 @@ class KktAttack:
     paper's smooth derivative of ReLUs. Any net of the registry can be searched; the theory is of homogeneous ones
     (``mlp``), trained without noise to a tiny loss on few records.
 
-    Two things are stronger than in the paper. The target is the *change* of the weights (Loo et al. 2023,
-    arXiv 2302.01428), since a server knows those it began with, which also covers nets that started large. And
-    gradients are taken part of the way between the first weights and the last (``position``), for the change is made
-    of gradients at all weights on the way. ``position=1`` is the paper's.
+    Two things differ from the paper. The target is the *change* of the weights (Loo et al. 2023, arXiv 2302.01428),
+    since a server knows those it began with: so nets that started large, as they usually do, can be searched, too. And
+    gradients may be taken part of the way between the first weights and the last (``position``), since the change is
+    made of gradients at all weights on the way. ``position=1`` is the paper's.
 
-    The defaults come from nets that the adversary trained itself on public images (``python -m scripts.attacks.kkt
-    --tune``).
+    The slope, the rates, the start and the number of candidates were chosen on nets that the adversary trained itself
+    on public images (``python -m scripts.attacks.kkt --tune``, on phantom and PneumoniaMNIST).
 
     Attributes:
         candidates: How many images are searched for, dealt to the classes in turn: at least one a class, best twice
