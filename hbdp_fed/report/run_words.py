@@ -105,7 +105,7 @@ def _population(attack: Mapping[str, Any]) -> str:
         f"What an adversary had of a hospital as a whole: by one round's answer, one of which {large} have "
         f"{attack['property']} was told from one of which {small} have it with an area under the curve of "
         f"{show_similarity(attack['auc'])} (95% interval {ends}; 0.5 is a coin). A budget is about single "
-        "records, and hides no hospital's population."
+        "records, and is not meant to hide a hospital's population."
     )
 
 

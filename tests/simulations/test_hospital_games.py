@@ -64,7 +64,7 @@ def test_people_read_of_both_in_the_report(finished: tuple[Path, dict[str, Any]]
     for told in (page, text):
         assert "area under the curve" in told.lower()
         assert area in told
-        assert "hides no hospital" in told
+        assert "not meant to hide" in told
     assert "What do counting queries give away?" in page
     assert "at which the attack has to fail" in page
     assert "at which the attack has to fail" in text
