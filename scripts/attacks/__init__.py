@@ -1,0 +1,1 @@
+"""What the attacks reach, each measured by one command."""
