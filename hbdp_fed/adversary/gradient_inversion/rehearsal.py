@@ -7,7 +7,6 @@ there are. The adversary knows the mechanism, so it can release public images un
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 
 import torch
@@ -16,9 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from hbdp_fed.adversary.gradient_inversion.labels import recover_labels
 from hbdp_fed.adversary.gradient_inversion.search import Plan, invert
-from hbdp_fed.adversary.gradient_inversion.victim import Cast, Victim
-from hbdp_fed.dpsgd import step_weights
-from hbdp_fed.types import PublicSideInformation
+from hbdp_fed.adversary.gradient_inversion.victim import Cast, Victim, release_noise_std
 
 logger = logging.getLogger(__name__)
 
@@ -88,19 +85,3 @@ def _similarity(
     )  # fmt: skip
     assert isinstance(similarity, Tensor)
     return float(similarity.view(len(stand_ins), len(found)).amax(dim=1).mean())
-
-
-def release_noise_std(public: PublicSideInformation) -> float:
-    """Standard deviation of the noise in every coordinate of :meth:`Victim.release`'s counterpart.
-
-    Of one step: sigma C, on the clipped sum. Of several, step t's noise over the expected batch moves the weights by
-    c_t (:func:`hbdp_fed.dpsgd.step_weights`), and the noises of all steps add up.
-    """
-    mechanism, optimizer = public.mechanism, public.optimizer
-    if mechanism.noise_multiplier == 0:
-        return 0.0
-    std = mechanism.noise_multiplier * mechanism.max_grad_norm
-    if public.steps == 1:
-        return std
-    weights = step_weights((optimizer.learning_rate, *public.later_rates), momentum=optimizer.momentum)
-    return std / public.expected_batch * math.hypot(*weights)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hbdp_fed.adversary.gradient_inversion.smoothing import smoothed
-from hbdp_fed.dpsgd import RecordLoss, record_loss
+from hbdp_fed.dpsgd import RecordLoss, record_loss, step_weights
 from hbdp_fed.dpsgd.clipping import trainable
 from hbdp_fed.dpsgd.optimizers import first_gradient
 from hbdp_fed.errors import SettingError
@@ -190,6 +190,22 @@ def released_target(observation: Observation, victim: Victim) -> list[Tensor]:
         gradient = first_gradient(delta, observation.model_before, public.optimizer)
         delta = {name: value * public.expected_batch for name, value in gradient.items()}
     return [delta[name].double().to(victim.parameters[name].device) for name in names]
+
+
+def release_noise_std(public: PublicSideInformation) -> float:
+    """Standard deviation of the noise in every coordinate of a real release in the form of :meth:`Victim.release`.
+
+    Of one step: sigma C, on the clipped sum. Of several, step t's noise over the expected batch moves the weights by
+    c_t (:func:`hbdp_fed.dpsgd.step_weights`), and the noises of all steps add up.
+    """
+    mechanism, optimizer = public.mechanism, public.optimizer
+    if mechanism.noise_multiplier == 0:
+        return 0.0
+    std = mechanism.noise_multiplier * mechanism.max_grad_norm
+    if public.steps == 1:
+        return std
+    weights = step_weights((optimizer.learning_rate, *public.later_rates), momentum=optimizer.momentum)
+    return std / public.expected_batch * math.hypot(*weights)
 
 
 def _clip_factor(gradient: Sequence[Tensor], max_grad_norm: float) -> Tensor:
