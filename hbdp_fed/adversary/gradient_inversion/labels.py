@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import nnls
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -158,37 +157,27 @@ def _whole(gradient: Mapping[str, Tensor]) -> Tensor:
 def nearest_counts(columns: Tensor, seen: Tensor, *, total: int) -> Tensor:
     """Counts n >= 0 that add up to ``total`` and bring ``columns @ n`` near to ``seen``, int64 (K,).
 
-    From the rounded solution in real numbers, one record after the other changes its class as long as that helps.
+    One record after the other goes where it helps most; then they change their classes as long as that helps.
 
     Args:
         columns: float64 (D, K).
         seen: float64 (D,).
         total: At least 1.
     """
+    # By inner products: D may be all parameters.
     gram, image = (columns.T @ columns).cpu(), (columns.T @ seen).cpu()
-    # By the Gram matrix, for D may be all parameters. Its root has the same least-squares solution.
-    values, vectors = torch.linalg.eigh(gram)
-    kept = values > 1e-12 * values.max().clamp(min=torch.finfo(values.dtype).tiny)
-    root = vectors[:, kept] * values[kept].sqrt()
-    shares = torch.from_numpy(nnls(root.T.numpy(), (vectors[:, kept].T @ image / values[kept].sqrt()).numpy())[0])
-    shares = (
-        shares * (total / shares.sum()) if float(shares.sum()) > 0 else torch.full_like(shares, total / len(shares))
-    )
-    counts = shares.floor()
-    missing = total - int(counts.sum())
-    counts[(shares - counts).argsort(descending=True)[:missing]] += 1
+    units = torch.eye(len(image), dtype=torch.float64)
 
     def misfit(n: Tensor) -> float:
         return float(n @ gram @ n - 2 * n @ image)
 
+    counts = torch.zeros_like(image)
+    for _ in range(total):
+        counts = min((counts + unit for unit in units), key=misfit)
     while True:
-        moves = [
-            counts - one + other
-            for one in torch.eye(len(counts), dtype=torch.float64)
-            for other in torch.eye(len(counts), dtype=torch.float64)
-            if float(counts @ one) > 0 and not torch.equal(one, other)
-        ]
-        best = min(moves, key=misfit, default=counts)
+        changed = [counts - one + other for one in units for other in units if float(counts @ one) > 0]
+        best = min(changed, key=misfit)
+        # Rounding must not make it go round in circles.
         if misfit(best) >= misfit(counts) - 1e-12 * abs(misfit(counts)):
             return counts.long()
         counts = best
