@@ -14,6 +14,7 @@ from hbdp_fed.adversary.gradient_inversion.checks import (
     check_numbers,
     check_public_images,
 )
+from hbdp_fed.adversary.gradient_inversion.coordinates import Coordinates, fit_coordinates
 from hbdp_fed.adversary.gradient_inversion.descent import DESCENTS, Pace
 from hbdp_fed.adversary.gradient_inversion.labels import recover_labels
 from hbdp_fed.adversary.gradient_inversion.objectives import OBJECTIVES
@@ -41,14 +42,17 @@ class GradientInversionAttack:
     Attributes:
         objective: ``cosine`` or ``euclidean``.
         tv_weights: Weights of the total variation to choose from by rehearsal; a single one is taken as it is.
-        optimizer: ``lbfgs`` (L-BFGS-B), ``adam`` or ``signed_adam`` (the paper's).
+        optimizer: ``lbfgs``, ``adam`` or ``signed_adam`` (the paper's).
         iterations: Of each stage.
         learning_rate: Adam's first step, in grey values.
         widths: How far the net's corners are rounded in each stage, in units of its activations; 0 leaves the net as
             it is, so that ``(0.0,)`` is the paper's search.
+        uncorrected: How many of these stages take what was seen as it is. The later ones add what the rounding of the
+            corners changes at the images found so far.
+        whitening: Power of the public images' standard deviations in the coordinates that are searched: 0 for pixels.
         restarts: Starts, of which the best by the objective is kept.
         start: ``mean`` (the mean public image), ``public`` (public images at random) or ``noise``.
-        box: Whether images are held in [0, 1] all the way, and not only at the end.
+        box: Whether images are held in [0, 1] all the way, and not only put there at the end.
         most_records: Dummy records of all steps together.
         rehearsals: Releases of public images on which each of ``tv_weights`` is tried; 0 takes the first.
         device: Where to compute, as PyTorch names it.
@@ -60,7 +64,9 @@ class GradientInversionAttack:
     optimizer: str = "lbfgs"
     iterations: int = 100
     learning_rate: float = 0.02
-    widths: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003)
+    widths: tuple[float, ...] = (0.5, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.02, 0.02)
+    uncorrected: int = 2
+    whitening: float = 0.5
     restarts: int = 1
     start: str = "mean"
     box: bool = True
@@ -74,8 +80,9 @@ class GradientInversionAttack:
             objective=(self.objective, OBJECTIVES), optimizer=(self.optimizer, DESCENTS), start=(self.start, STARTS)
         )
         check_counts(at_least=1, iterations=self.iterations, restarts=self.restarts, most_records=self.most_records)
-        check_counts(at_least=0, rehearsals=self.rehearsals)
+        check_counts(at_least=0, rehearsals=self.rehearsals, uncorrected=self.uncorrected)
         check_numbers(tv_weights=self.tv_weights, widths=self.widths, learning_rate=(self.learning_rate,))
+        check_numbers(whitening=(self.whitening,))
 
     def check_public(self, images: Tensor) -> None:
         """Whether the attack can work with these public images (P, C, *spatial), which is known before any training.
@@ -108,8 +115,9 @@ class GradientInversionAttack:
         target = released_target(observation, victim)
         if not any(bool(value.any()) for value in target):
             return Reconstruction(images=public.images[:0].float(), scores=torch.zeros(0))
+        coordinates = fit_coordinates(public.images.to(self.device), power=self.whitening)
         plan, rehearsed = best_plan(
-            [self._plan(tv_weight) for tv_weight in self.tv_weights],
+            [self._plan(tv_weight, coordinates) for tv_weight in self.tv_weights],
             victim,
             cast,
             public.images,
@@ -132,13 +140,16 @@ class GradientInversionAttack:
             },
         )
 
-    def _plan(self, tv_weight: float) -> Plan:
+    def _plan(self, tv_weight: float, coordinates: Coordinates) -> Plan:
         return Plan(
             objective=self.objective,
             tv_weight=tv_weight,
             optimizer=self.optimizer,
-            pace=Pace(self.iterations, self.learning_rate, self.box),
+            pace=Pace(self.iterations, self.learning_rate),
+            box=self.box,
             widths=self.widths,
+            uncorrected=self.uncorrected,
+            coordinates=coordinates,
             start=self.start,
             restarts=self.restarts,
         )

@@ -1,4 +1,4 @@
-"""Ways down: from a start, to images whose release is nearer to what was seen."""
+"""Ways down: from a start, to where the cost is lower."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, minimize
+from scipy.optimize import minimize
 from torch import Tensor
 
 Cost = Callable[[Tensor], Tensor]
-"""Maps images (r, C, *spatial) to a scalar that is to become small, differentiable."""
+"""Maps coordinates, float64 (r, D), to a scalar that is to become small, differentiable."""
 
 _DECAY_AT = (0.375, 0.625, 0.875)
 """After which shares of the iterations Adam's steps become ten times shorter (Geiping et al. 2020, appendix)."""
 
 _HISTORY = 50
-"""Steps by which L-BFGS-B knows the curvature."""
+"""Steps by which L-BFGS knows the curvature."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,11 @@ class Pace:
 
     Attributes:
         iterations: At most so many steps, at least 1.
-        learning_rate: Length of Adam's first steps, in grey values. L-BFGS-B has no use for it.
-        box: Whether images stay in [0, 1] all the way.
+        learning_rate: Length of Adam's first steps, in the coordinates' units. L-BFGS has no use for it.
     """
 
     iterations: int
     learning_rate: float
-    box: bool
 
 
 Descent = Callable[[Cost, Tensor, Pace], Tensor]
@@ -50,23 +48,21 @@ def adam(cost: Cost, start: Tensor, pace: Pace, *, signed: bool = False) -> Tens
         pace: How far to go.
         signed: Whether only the sign of the gradient counts, as Geiping et al. 2020 have it.
     """
-    images = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([images], lr=pace.learning_rate)
+    values = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([values], lr=pace.learning_rate)
     decay = torch.optim.lr_scheduler.MultiStepLR(
         optimizer, milestones=[math.ceil(share * pace.iterations) for share in _DECAY_AT], gamma=0.1
     )
     best, least = start.clone(), math.inf
     for _ in range(pace.iterations):
-        value, slope = _value_and_slope(cost, images)
+        value, slope = _value_and_slope(cost, values)
         if not _finite(value, slope):
             break
         if value < least:
-            best, least = images.detach().clone(), value
-        images.grad = slope.sign() if signed else slope
+            best, least = values.detach().clone(), value
+        values.grad = slope.sign() if signed else slope
         optimizer.step()
         decay.step()
-        if pace.box:
-            images.data.clamp_(0.0, 1.0)
     return best
 
 
@@ -76,18 +72,18 @@ def signed_adam(cost: Cost, start: Tensor, pace: Pace) -> Tensor:
 
 
 def lbfgs(cost: Cost, start: Tensor, pace: Pace) -> Tensor:
-    """L-BFGS-B (Byrd et al. 1995), SciPy's: quasi-Newton steps that stay in the box."""
+    """L-BFGS (Liu and Nocedal 1989), SciPy's; the best point on the way."""
     best, least = start.clone(), math.inf
 
     def value_and_slope(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         nonlocal best, least
-        images = torch.from_numpy(flat).view(start.shape).to(start.device).requires_grad_()
-        value, slope = _value_and_slope(cost, images)
+        values = torch.from_numpy(flat).view(start.shape).to(start.device).requires_grad_()
+        value, slope = _value_and_slope(cost, values)
         if not _finite(value, slope):
             # A wall, which the line search turns back from.
             return least if math.isfinite(least) else 0.0, np.zeros_like(flat)
         if value < least:
-            best, least = images.detach().clone(), value
+            best, least = values.detach().clone(), value
         return value, slope.flatten().cpu().numpy()
 
     minimize(
@@ -95,7 +91,6 @@ def lbfgs(cost: Cost, start: Tensor, pace: Pace) -> Tensor:
         start.flatten().cpu().numpy(),
         jac=True,
         method="L-BFGS-B",
-        bounds=Bounds(0.0, 1.0) if pace.box else None,
         # It ends where it gets no further and not where it gets further slowly.
         options={
             "maxiter": pace.iterations,
@@ -112,9 +107,9 @@ DESCENTS: Mapping[str, Descent] = {"signed_adam": signed_adam, "adam": adam, "lb
 """The optimisers by name."""
 
 
-def _value_and_slope(cost: Cost, images: Tensor) -> tuple[float, Tensor]:
-    value = cost(images)
-    [slope] = torch.autograd.grad(value, [images])
+def _value_and_slope(cost: Cost, values: Tensor) -> tuple[float, Tensor]:
+    value = cost(values)
+    [slope] = torch.autograd.grad(value, [values])
     return float(value.detach()), slope
 
 

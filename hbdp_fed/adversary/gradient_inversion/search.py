@@ -10,24 +10,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hbdp_fed.adversary.gradient_inversion.coordinates import Coordinates
 from hbdp_fed.adversary.gradient_inversion.descent import DESCENTS, Pace
 from hbdp_fed.adversary.gradient_inversion.objectives import OBJECTIVES, total_variation
 from hbdp_fed.adversary.gradient_inversion.victim import Cast, Victim
 
 logger = logging.getLogger(__name__)
 
-_SPREAD = 0.02
-"""Standard deviation, in grey values, of what tells the starts of equal dummies apart."""
+_SPREAD = 0.1
+"""How far towards a public image each start goes from the mean: equal dummies would stay equal."""
+
+_OUTSIDE = 1.0
+"""What the mean squared distance from [0, 1] counts beside the objective."""
 
 Start = Callable[[Tensor, int, torch.Generator], Tensor]
 """Maps public images (P, C, *spatial), a number r and a generator to r starts in [0, 1], float64."""
 
 
 def from_mean(public: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """The mean public image, and a little noise, for equal dummies would stay equal."""
+    """Near the mean public image."""
     mean = public.double().mean(dim=0, keepdim=True)
-    noise = torch.randn(count, *mean.shape[1:], generator=generator, dtype=torch.float64)
-    return (mean + _SPREAD * noise).clamp(0.0, 1.0)
+    return mean + _SPREAD * (from_public(public, count, generator) - mean)
 
 
 def from_noise(public: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -53,7 +56,10 @@ class Plan:
         tv_weight: What the total variation counts beside it.
         optimizer: A key of :data:`DESCENTS`.
         pace: Of each stage.
+        box: Whether images stay in [0, 1]: outside costs, and after every stage they are put back.
         widths: The corners' widths, one a stage; 0 is the net as it is.
+        uncorrected: How many stages leave what they search for as it is (see :func:`invert`).
+        coordinates: In which images move.
         start: A key of :data:`STARTS`.
         restarts: How many starts.
     """
@@ -62,7 +68,10 @@ class Plan:
     tv_weight: float
     optimizer: str
     pace: Pace
+    box: bool
     widths: tuple[float, ...]
+    uncorrected: int
+    coordinates: Coordinates
     start: str
     restarts: int
 
@@ -91,6 +100,10 @@ def invert(
 ) -> Found:
     """Search for images whose release is what was seen.
 
+    A net with rounded corners releases something else for the true images, too. How much else is taken from the images
+    found so far, and added to what is searched for: with images near the truth, the truth is nearly the optimum at any
+    width (defect correction, Stetter 1978). The first stages are too far off for that.
+
     Args:
         target: What was seen.
         victim: The hospital as imagined.
@@ -109,20 +122,35 @@ def invert(
     found: list[Found] = []
     for number in range(plan.restarts):
         images = STARTS[plan.start](public_images, cast.records, generator).to(device)
-        for width in plan.widths:
-            images = _stage(target, victim.smoothed(width), cast, labels, images, plan)
-            logger.debug("start %d, width %g: %s %.4g", number + 1, width, plan.objective, distance(images))
-        found.append(Found(images.cpu(), distance(images)))
-        logger.info("start %d of %d: %s %.4g", number + 1, plan.restarts, plan.objective, found[-1].distance)
+        best = Found(images.cpu(), distance(images))
+        for stage, width in enumerate(plan.widths):
+            rounded = victim.smoothed(width)
+            wanted = target
+            if stage >= plan.uncorrected and width > 0:
+                pairs = zip(*(each.release(images, labels, cast) for each in (rounded, victim)), strict=True)
+                wanted = [seen + (one - other).detach() for seen, (one, other) in zip(target, pairs, strict=True)]
+            images = _stage(wanted, rounded, cast, labels, images, plan)
+            reached = Found(images.cpu(), distance(images))
+            logger.debug("start %d, width %g: %s %.4g", number + 1, width, plan.objective, reached.distance)
+            best = min(best, reached, key=lambda one: one.distance)
+        logger.info("start %d of %d: %s %.4g", number + 1, plan.restarts, plan.objective, best.distance)
+        found.append(best)
     return min(found, key=lambda one: one.distance)
 
 
-def _stage(target: list[Tensor], victim: Victim, cast: Cast, labels: Tensor, start: Tensor, plan: Plan) -> Tensor:
+def _stage(wanted: list[Tensor], victim: Victim, cast: Cast, labels: Tensor, start: Tensor, plan: Plan) -> Tensor:
     """One descent, with the corners of ``victim``."""
-    objective = OBJECTIVES[plan.objective]
+    objective, coordinates = OBJECTIVES[plan.objective], plan.coordinates
 
-    def cost(images: Tensor) -> Tensor:
-        value = objective(victim.release(images, labels, cast), target)
-        return value + plan.tv_weight * total_variation(images) if plan.tv_weight else value
+    def cost(values: Tensor) -> Tensor:
+        images = coordinates.images(values)
+        value = objective(victim.release(images, labels, cast), wanted)
+        if plan.tv_weight:
+            value = value + plan.tv_weight * total_variation(images)
+        if plan.box:
+            value = value + _OUTSIDE * (images - images.clamp(0.0, 1.0)).square().mean()
+        return value
 
-    return DESCENTS[plan.optimizer](cost, start, plan.pace)
+    reached = DESCENTS[plan.optimizer](cost, coordinates.values(start), plan.pace)
+    images = coordinates.images(reached).detach()
+    return images.clamp(0.0, 1.0) if plan.box else images
