@@ -1,10 +1,13 @@
 """Measure how much of a record gradient inversion rebuilds from what one hospital sends in an ordinary round.
 
-    python -m scripts.attacks.gradient_inversion
-    python -m scripts.attacks.gradient_inversion --records 4
-    python -m scripts.attacks.gradient_inversion --model resnet9 --records 1
+    python -m scripts.attacks.gradient_inversion --tv-weights 1e-6
+    python -m scripts.attacks.gradient_inversion --tv-weights 1e-6 --records 4
+    python -m scripts.attacks.gradient_inversion --tv-weights 1e-6 --model resnet9
     python -m scripts.attacks.gradient_inversion --steps 3 --learning-rate 0.01
     python -m scripts.attacks.gradient_inversion --max-grad-norm 1 --noise-multiplier 1e-3
+
+A single weight of the total variation is taken as it is; of several, a rehearsal chooses, and each of them costs as
+much as the attack itself.
 
 Every release is that of a hospital whose training set is just these records, and each step holds them all: the number
 of records is known, which is the easiest case there is. Training is the real one (hbdp_fed.training), from fresh
@@ -130,12 +133,12 @@ def scored(found: Tensor, images: Tensor, public: Tensor) -> list[Scored]:
     ]
 
 
-def table(batches: Iterator[tuple[list[Scored], float, float]]) -> Iterator[str]:
-    """The lines to print, as the batches come in: scores, the attack's own distance, seconds."""
+def table(batches: Iterator[tuple[list[Scored], float, float]], *, first: int) -> Iterator[str]:
+    """The lines to print, as the batches come in: scores, the attack's own distance, seconds; numbered from first."""
     yield "| batch | PSNR (dB) | SSIM | mean image: PSNR | SSIM | distance | seconds |"
     yield "|---|---|---|---|---|---|---|"
     everyone: list[Scored] = []
-    for number, (scores, distance, seconds) in enumerate(batches):
+    for number, (scores, distance, seconds) in enumerate(batches, start=first):
         everyone += scores
         for one in scores:
             yield (
@@ -173,7 +176,19 @@ def setting_of(given: argparse.Namespace, public: Tensor, classes: int) -> Setti
 
 def attack_of(given: argparse.Namespace) -> GradientInversionAttack:
     """The attack with what the arguments set, its defaults for the rest."""
-    own = ("objective", "optimizer", "iterations", "widths", "restarts", "start", "tv_weights", "rehearsals", "device")
+    own = (
+        "objective",
+        "optimizer",
+        "iterations",
+        "widths",
+        "uncorrected",
+        "whitening",
+        "restarts",
+        "start",
+        "tv_weights",
+        "rehearsals",
+        "device",
+    )
     chosen = {name: getattr(given, name) for name in own if getattr(given, name) is not None}
     return GradientInversionAttack(**{k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
 
@@ -184,7 +199,7 @@ def attacked(given: argparse.Namespace) -> Iterator[tuple[list[Scored], float, f
     public = as_floats(data.val.images)
     setting, attack = setting_of(given, public, len(data.class_names)), attack_of(given)
     order = torch.randperm(len(data.train.labels), generator=generator(given.seed, "records"))
-    for number in range(given.batches):
+    for number in range(given.first, given.first + given.batches):
         rows = order[number * given.records : (number + 1) * given.records]
         images, labels = as_floats(data.train.images[rows]), data.train.labels[rows]
         observation = setting.release(images, labels, steps=given.steps, seed=given.seed + number)
@@ -201,6 +216,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--records", type=int, default=1, help="of a release")
     parser.add_argument("--batches", type=int, default=8, help="releases to attack")
+    parser.add_argument("--first", type=int, default=0, help="number of the first one")
     parser.add_argument("--steps", type=int, default=1, help="local steps of a release")
     parser.add_argument("--learning-rate", type=float, default=0.05)
     parser.add_argument("--momentum", type=float, default=0.9)
@@ -214,6 +230,8 @@ def arguments() -> argparse.ArgumentParser:
     attack.add_argument("--optimizer")
     attack.add_argument("--iterations", type=int)
     attack.add_argument("--widths", type=float, nargs="+")
+    attack.add_argument("--uncorrected", type=int)
+    attack.add_argument("--whitening", type=float)
     attack.add_argument("--restarts", type=int)
     attack.add_argument("--start")
     attack.add_argument("--tv-weights", type=float, nargs="+")
@@ -231,7 +249,7 @@ def main(given: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
 
     def work() -> int:
-        for line in table(attacked(options)):
+        for line in table(attacked(options), first=options.first):
             print(line, flush=True)
         return OK
 

@@ -31,9 +31,9 @@ class GradientInversionAttack:
     """An honest-but-curious server's gradient inversion (Geiping et al. 2020, arXiv 2003.14053).
 
     Dummy records are changed until a hospital with them would have released what was seen: one clipped step, or several
-    local steps of SGD, unrolled. Three things go beyond the paper. Labels are read from the last layer. The net's
-    corners are rounded at first and sharpened stage by stage. How much smoothness to ask of the images is tried out on
-    public images under the hospital's own mechanism.
+    local steps of SGD, unrolled. Four things go beyond the paper. Labels are read from the last layer. The net's
+    corners are rounded at first and sharpened stage by stage. The search goes along what distinguishes public images.
+    How much smoothness to ask of the images is tried out on public images under the hospital's own mechanism.
 
     There are as many dummies as records are expected, up to ``most_records``. Where a step holds more, each dummy
     stands for several records and what comes out are mixtures. Nor does the server know how many records a Poisson
@@ -62,7 +62,7 @@ class GradientInversionAttack:
     objective: str = "cosine"
     tv_weights: tuple[float, ...] = (1e-6, 1e-3, 1e-1)
     optimizer: str = "lbfgs"
-    iterations: int = 100
+    iterations: int = 150
     learning_rate: float = 0.02
     widths: tuple[float, ...] = (0.5, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.02, 0.02)
     uncorrected: int = 2

@@ -59,7 +59,7 @@ def sent(
     )
     units = len(labels) if groups is None else len(groups.unique())
     if public_images is None:
-        public_images = smooth_images(40, size=images.shape[-1], channels=images.shape[1], seed=1)
+        public_images = smooth_images(16, size=images.shape[-1], channels=images.shape[1], seed=1)
     return Observation(
         threat_model=REALISTIC,
         architecture=spec,
