@@ -146,13 +146,21 @@ def imagine(observation: Observation, *, cast: Cast, device: str) -> Victim:
     """The hospital behind an observation, in float64.
 
     Raises:
-        SettingError: if its loss is not of one label a record.
+        SettingError: if its loss or its model is not of one label a record.
         ValueError: if the release is of several steps of another optimiser than SGD.
     """
     public = observation.public
     check_invertible(public)
     model = build_model(observation.architecture).double().train()
     load_weights(model, observation.model_before)
+    with torch.no_grad():
+        outputs = model(public.images[:1].double())
+    if outputs.dim() != 2:
+        raise SettingError(
+            "adversary.attack",
+            f"gradient inversion needs a model that names a class of an image, {observation.architecture.name} gives "
+            f"outputs of shape {tuple(outputs.shape[1:])}; set adversary.attack=none",
+        )
     units = len(cast.steps[0]) / cast.unit_size
     return Victim(
         model=model.to(device),

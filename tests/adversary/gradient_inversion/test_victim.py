@@ -150,3 +150,11 @@ def test_a_loss_without_one_label_a_record_is_refused_by_name() -> None:
     observation = with_public(sent(IMAGES, LABELS, spec=CNN), loss="binary_cross_entropy")
     with pytest.raises(SettingError, match=r"binary_cross_entropy.*accepted: cross_entropy"):
         imagined(observation)
+
+
+def test_a_model_that_segments_is_refused_by_name() -> None:
+    spec = ModelSpec("unet", {"in_channels": 1, "num_classes": 2, "width": 8})
+    labels = torch.zeros(1, 16, 16, dtype=torch.int64)
+    observation = sent(IMAGES[:1], labels, spec=spec)
+    with pytest.raises(SettingError, match="unet"):
+        imagined(observation, IMAGES[:1], labels)
