@@ -16,7 +16,7 @@ Cost = Callable[[Tensor], Tensor]
 """Maps coordinates, float64 (r, D), to a scalar that is to become small, differentiable."""
 
 _DECAY_AT = (0.375, 0.625, 0.875)
-"""After which shares of the iterations Adam's steps become ten times shorter (Geiping et al. 2020, appendix)."""
+"""After which shares of the iterations Adam's steps become ten times shorter, as in the code of Geiping et al. 2020."""
 
 _HISTORY = 50
 """Steps by which L-BFGS knows the curvature."""

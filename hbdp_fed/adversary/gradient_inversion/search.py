@@ -83,10 +83,12 @@ class Found:
     Attributes:
         images: float64 (r, C, *spatial), on the CPU.
         distance: The objective without the total variation, against the net as it is.
+        cost: With it; the lower the better.
     """
 
     images: Tensor
     distance: float
+    cost: float
 
 
 def invert(
@@ -115,14 +117,15 @@ def invert(
     """
     device = target[0].device
 
-    def distance(images: Tensor) -> float:
+    def judged(images: Tensor) -> Found:
         value = float(OBJECTIVES[plan.objective](victim.release(images, labels, cast), target).detach())
-        return value if math.isfinite(value) else math.inf
+        value = value if math.isfinite(value) else math.inf
+        return Found(images.cpu(), value, value + plan.tv_weight * float(total_variation(images)))
 
     found: list[Found] = []
     for number in range(plan.restarts):
         images = STARTS[plan.start](public_images, cast.records, generator).to(device)
-        best = Found(images.cpu(), distance(images))
+        best = judged(images)
         for stage, width in enumerate(plan.widths):
             rounded = victim.smoothed(width)
             wanted = target
@@ -130,12 +133,12 @@ def invert(
                 pairs = zip(*(each.release(images, labels, cast) for each in (rounded, victim)), strict=True)
                 wanted = [seen + (one - other).detach() for seen, (one, other) in zip(target, pairs, strict=True)]
             images = _stage(wanted, rounded, cast, labels, images, plan)
-            reached = Found(images.cpu(), distance(images))
+            reached = judged(images)
             logger.debug("start %d, width %g: %s %.4g", number + 1, width, plan.objective, reached.distance)
-            best = min(best, reached, key=lambda one: one.distance)
+            best = min(best, reached, key=lambda one: one.cost)
         logger.info("start %d of %d: %s %.4g", number + 1, plan.restarts, plan.objective, best.distance)
         found.append(best)
-    return min(found, key=lambda one: one.distance)
+    return min(found, key=lambda one: one.cost)
 
 
 def _stage(wanted: list[Tensor], victim: Victim, cast: Cast, labels: Tensor, start: Tensor, plan: Plan) -> Tensor:

@@ -106,7 +106,7 @@ class Victim:
         return self._unrolled(images, labels, cast)
 
     def _unrolled(self, images: Tensor, labels: Tensor, cast: Cast) -> list[Tensor]:
-        """The change of the weights over all local steps of SGD (Geiping et al. 2020, section 5.3)."""
+        """The change of the weights over all local steps of SGD (Geiping et al. 2020, section 6)."""
         optimizer = self.public.optimizer
         rates = (optimizer.learning_rate, *self.public.later_rates)
         weights = dict(self.parameters)
