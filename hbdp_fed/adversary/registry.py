@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hbdp_fed.adversary.final_model import KktAttack, ModelInversionAttack
+from hbdp_fed.adversary.gradient_inversion import GradientInversionAttack
 from hbdp_fed.adversary.imprint import ImprintAttack
 from hbdp_fed.adversary.linear_probe import LinearProbeAttack
 from hbdp_fed.adversary.linear_reconstruction import LinearReconstruction
@@ -102,6 +103,9 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "trap_weights": AttackEntry(REALISTIC, "probe", TrapWeightsAttack, takes=_PLANTED, of_classes=True),
     "loki": AttackEntry(
         REALISTIC, "probe", LokiAttack, takes=(*_PLANTED, "shares", "batches"), surfaces=MEANS, of_classes=True
+    ),
+    "gradient_inversion": AttackEntry(
+        REALISTIC, "round", GradientInversionAttack, takes=("device",), of_classes=True, slow=True
     ),
     "kkt": AttackEntry(
         REALISTIC, "model", KktAttack, takes=("device",), surfaces=_RELEASED, of_classes=True, slow=True

@@ -14,6 +14,7 @@ DOCUMENTED = {
     "imprint": ("realistic", "probe"),
     "trap_weights": ("realistic", "probe"),
     "loki": ("realistic", "probe"),
+    "gradient_inversion": ("realistic", "round"),
     "kkt": ("realistic", "model"),
     "model_inversion": ("realistic", "model"),
     "linear_probe": ("relaxed", "probe"),
