@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from hbdp_fed.adversary.prior import MIN_IMAGES, ImagePrior, fit_prior, posterior_mean
+from hbdp_fed.adversary.public_images import check_public_images
 from hbdp_fed.dpsgd.optimizers import first_gradient
 from hbdp_fed.errors import SettingError
 from hbdp_fed.models import build_model
@@ -73,17 +74,7 @@ class LinearProbeAttack:
         Raises:
             SettingError: if there are too few, or they are neither images nor volumes.
         """
-        if images.dim() not in (4, 5):
-            raise SettingError(
-                "adversary.attack",
-                f"linear_probe needs images of two or three dimensions, these have {max(images.dim() - 2, 0)}",
-            )
-        if len(images) < MIN_IMAGES:
-            raise SettingError(
-                "adversary.attack",
-                f"linear_probe needs at least {MIN_IMAGES} public (validation) images, there are {len(images)}; "
-                "provide more or set adversary.attack=none",
-            )
+        check_public_images(images, attack=self.name, least=MIN_IMAGES)
 
     def prepared(self, images: Tensor) -> LinearProbeAttack:
         """This attack with the prior of these public images (P, C, *spatial) worked out once and for all.

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hbdp_fed.adversary.final_model.released import check_images, check_numbers, classes_of, final_model
+from hbdp_fed.adversary.final_model.released import check_numbers, classes_of, final_model
+from hbdp_fed.adversary.public_images import check_public_images
 from hbdp_fed.models import build_model
 from hbdp_fed.types import Observation, Reconstruction, Weights
 
@@ -66,7 +67,7 @@ class ModelInversionAttack:
         Raises:
             SettingError: if there are fewer than two: they are what the prior is made of.
         """
-        check_images(images, attack=self.name, least=2)
+        check_public_images(images, attack=self.name, least=2)
 
     def reconstruct(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         """The typical images of all classes.

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from hbdp_fed.adversary.final_model.candidates import merged
-from hbdp_fed.adversary.final_model.released import check_images, check_numbers, classes_of, final_model
+from hbdp_fed.adversary.final_model.released import check_numbers, classes_of, final_model
 from hbdp_fed.adversary.final_model.search import Found, SearchSettings, search
 from hbdp_fed.adversary.final_model.smooth_relu import with_smooth_relus
 from hbdp_fed.adversary.final_model.stationarity import Stationarity
+from hbdp_fed.adversary.public_images import check_public_images
 from hbdp_fed.errors import SettingError
 from hbdp_fed.models import build_model
 from hbdp_fed.types import Observation, Reconstruction
@@ -91,7 +92,7 @@ class KktAttack:
         Raises:
             SettingError: if there is none: the search starts around their mean.
         """
-        check_images(images, attack=self.name, least=1)
+        check_public_images(images, attack=self.name, least=1)
 
     def reconstruct(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         """Rebuild records that the released model was trained on.

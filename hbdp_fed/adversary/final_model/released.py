@@ -72,18 +72,6 @@ def classes_of(observation: Observation, *, attack: str) -> int:
     return int(outputs[1])
 
 
-def check_images(images: Tensor, *, attack: str, least: int) -> None:
-    """Whether public images (P, C, *spatial) are enough.
-
-    Raises:
-        SettingError: if there are fewer than ``least``.
-    """
-    if len(images) < least:
-        raise SettingError(
-            "adversary.attack", f"{attack} needs at least {least} public (validation) images, there are {len(images)}"
-        )
-
-
 def check_numbers(attack: str, values: dict[str, tuple[float, float]]) -> None:
     """Whether settings are finite and at least what they have to be.
 

@@ -12,7 +12,6 @@ from hbdp_fed.adversary.gradient_inversion.checks import (
     check_choices,
     check_counts,
     check_numbers,
-    check_public_images,
 )
 from hbdp_fed.adversary.gradient_inversion.coordinates import Coordinates, fit_coordinates
 from hbdp_fed.adversary.gradient_inversion.descent import DESCENTS, Pace
@@ -21,9 +20,13 @@ from hbdp_fed.adversary.gradient_inversion.objectives import OBJECTIVES
 from hbdp_fed.adversary.gradient_inversion.rehearsal import best_plan
 from hbdp_fed.adversary.gradient_inversion.search import STARTS, Plan, invert
 from hbdp_fed.adversary.gradient_inversion.victim import cast_dummies, imagine, released_target
+from hbdp_fed.adversary.public_images import WINDOW, check_public_images
 from hbdp_fed.types import Observation, Reconstruction
 
 logger = logging.getLogger(__name__)
+
+_MIN_IMAGES = 4
+"""Fewer public images than this have no mean to speak of."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class GradientInversionAttack:
         Raises:
             SettingError: if there are too few, they are too small, or they are neither images nor volumes.
         """
-        check_public_images(images, attack=self.name)
+        check_public_images(images, attack=self.name, least=_MIN_IMAGES, smallest_side=WINDOW)
 
     def reconstruct(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         """Rebuild the records behind one release.

@@ -11,7 +11,7 @@ from torch import Tensor
 from hbdp_fed.adversary.imprint.crafting import ImprintDesign, craft_model
 from hbdp_fed.adversary.imprint.reading import read_records
 from hbdp_fed.adversary.planted.campaign import find_and_craft, is_planted, rebuild_from
-from hbdp_fed.adversary.planted.checks import check_public_images, check_settings
+from hbdp_fed.adversary.planted.checks import check_planting, check_settings
 from hbdp_fed.adversary.planted.crafting import loudnesses
 from hbdp_fed.adversary.planted.rehearsal import Means
 from hbdp_fed.types import ModelSpec, Observation, PublicSideInformation, Reconstruction, Weights
@@ -62,7 +62,7 @@ class ImprintAttack:
         Raises:
             SettingError: if there are too few, they are too small, or they are neither images nor volumes.
         """
-        check_public_images(images, attack=self.name)
+        check_planting(images, attack=self.name)
 
     def craft(
         self, base: ModelSpec, weights: Weights, public: PublicSideInformation, generator: torch.Generator

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hbdp_fed.adversary.prior import MIN_IMAGES
+from hbdp_fed.adversary.public_images import WINDOW, check_public_images
 from hbdp_fed.errors import SettingError
-
-_MIN_PIXELS = 11
-"""The similarity's window is 11 pixels wide."""
 
 
 def check_settings(
@@ -34,27 +32,10 @@ def check_settings(
         raise SettingError("adversary.whitenings", f"needs numbers of at least 0, got {whitenings}")
 
 
-def check_public_images(images: Tensor, *, attack: str) -> None:
-    """Whether an attack can work with these public images (P, C, *spatial).
+def check_planting(images: Tensor, *, attack: str) -> None:
+    """Whether an attack can plant its layer with these public images (P, C, *spatial): a prior from either half.
 
     Raises:
-        SettingError: if there are too few, they are too small, or they are neither images nor volumes.
+        SettingError: as :func:`hbdp_fed.adversary.public_images.check_public_images`.
     """
-    count, *sides = len(images), *images.shape[2:]
-    if len(sides) not in (2, 3):
-        raise SettingError(
-            "adversary.attack",
-            f"{attack} needs images of two or three dimensions, these have {len(sides)}; set adversary.attack=none",
-        )
-    if count < 2 * MIN_IMAGES:
-        raise SettingError(
-            "adversary.attack",
-            f"{attack} needs at least {2 * MIN_IMAGES} public (validation) images, there are {count}; "
-            "provide more or set adversary.attack=none",
-        )
-    if min(sides) < _MIN_PIXELS:
-        raise SettingError(
-            "adversary.attack",
-            f"{attack} needs images of at least {_MIN_PIXELS} pixels a side, these have "
-            f"{'x'.join(str(side) for side in sides)}; set adversary.attack=none",
-        )
+    check_public_images(images, attack=attack, least=2 * MIN_IMAGES, smallest_side=WINDOW)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hbdp_fed.adversary.planted.campaign import find_and_craft, is_planted, rebuild_from
-from hbdp_fed.adversary.planted.checks import check_public_images, check_settings
+from hbdp_fed.adversary.planted.checks import check_planting, check_settings
 from hbdp_fed.adversary.planted.crafting import loudnesses
 from hbdp_fed.adversary.planted.gradient import active_rows
 from hbdp_fed.adversary.planted.rehearsal import Means
@@ -73,7 +73,7 @@ class TrapWeightsAttack:
         Raises:
             SettingError: if there are too few, they are too small, or they are neither images nor volumes.
         """
-        check_public_images(images, attack=self.name)
+        check_planting(images, attack=self.name)
 
     def craft(
         self, base: ModelSpec, weights: Weights, public: PublicSideInformation, generator: torch.Generator

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hbdp_fed.adversary.planted.checks import check_public_images, check_settings
+from hbdp_fed.adversary.planted.checks import check_planting, check_settings
 from hbdp_fed.adversary.planted.code import fit_code
 from hbdp_fed.adversary.planted.crafting import Layer, Loudness, loudnesses, plant, unplanted
 from hbdp_fed.adversary.planted.search import best_of, search
@@ -80,9 +80,9 @@ def test_a_setting_that_cannot_be_used_is_refused_by_name(wrong: dict[str, objec
     ids=str,
 )
 def test_public_images_that_do_not_suffice_are_refused_with_the_way_out(shape: tuple[int, ...], reason: str) -> None:
-    check_public_images(torch.zeros(8, 1, 11, 11), attack="any")
+    check_planting(torch.zeros(8, 1, 11, 11), attack="any")
     with pytest.raises(SettingError, match=rf"adversary\.attack: any needs .*{reason}.*adversary\.attack=none"):
-        check_public_images(torch.zeros(shape), attack="any")
+        check_planting(torch.zeros(shape), attack="any")
 
 
 def test_the_search_changes_one_setting_after_the_other_and_keeps_the_best() -> None:
