@@ -38,7 +38,7 @@ def _reconstruction(entry: Entry) -> Iterator[str]:
     share = "" if entry["share"] is None else f"; share of the gradient norm {entry['share']:.3f}"
     yield f"a guess from public images scores {entry['baseline_success_rate']:.1%}{chance}{share}"
     denoised = entry.get("denoised")
-    if denoised and denoised["ssim_gain"] is not None:
+    if denoised and denoised["ssim_max"] is not None:
         yield (
             f"after the denoiser {denoised['success_rate']:.1%} rebuilt; SSIM {denoised['ssim_gain']:+.2f} on average, "
             f"best {denoised['ssim_max']:.2f}"

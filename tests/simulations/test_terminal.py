@@ -69,6 +69,14 @@ def test_the_plan_counts_patients_where_they_are_the_unit() -> None:
     assert written(console).count("123") == 2
 
 
+def test_what_a_denoiser_gained_is_told_where_anything_was_rebuilt() -> None:
+    cleaned = {"success_rate": 0.6, "success_rate_ci95": [0.4, 0.7], "ssim_mean": 0.5, "ssim_median": 0.5}
+    for own, told in [({"ssim_max": 0.9, "ssim_gain": 0.07}, True), ({"ssim_max": None, "ssim_gain": 0.0}, False)]:
+        console = log_console()
+        show_result(console, summary(denoised={**cleaned, **own}))
+        assert ("after the denoiser 60.0% rebuilt; SSIM +0.07 on average, best 0.90" in written(console)) == told
+
+
 def test_the_result_shows_utility_epsilon_bounds_and_attacks() -> None:
     console = log_console()
     show_result(console, summary())
