@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hbdp_fed.models.planted import dct, inverse_dct
 
-_LEAST_NOISE, _MOST_NOISE = 0.02, 3.0
+_LEAST_NOISE, _MOST_NOISE = 0.002, 3.0
 """Standard deviation of the noise, of images in [0, 1]."""
 _STEEPEST = 1.0
 """The noise's amplitude falls with frequency f as (1 + f)^-a, a from 0, which is white noise, to this."""
