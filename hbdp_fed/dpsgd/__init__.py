@@ -3,6 +3,7 @@
 from hbdp_fed.dpsgd.clipping import GradientSum, Summer, clip_factors
 from hbdp_fed.dpsgd.grad_modes import GRAD_MODES, clipped_summer, plain_summer
 from hbdp_fed.dpsgd.losses import LOSSES, RecordLoss, record_loss, record_losses
+from hbdp_fed.dpsgd.moving import MovingWeights
 from hbdp_fed.dpsgd.noise import (
     EFFECTIVELY_GAUSSIAN,
     NoiseSource,
@@ -31,6 +32,7 @@ __all__ = [
     "GRAD_MODES",
     "LOSSES",
     "GradientSum",
+    "MovingWeights",
     "NoiseSource",
     "RecordLoss",
     "StepGradient",

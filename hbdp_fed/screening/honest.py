@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hbdp_fed.dpsgd import dp_sgd_gradient, make_summer, record_loss, seeded_noise
+from hbdp_fed.dpsgd import MovingWeights, dp_sgd_gradient, make_summer, record_loss, seeded_noise
 from hbdp_fed.dpsgd.optimizers import build_optimizer
 from hbdp_fed.models import build_model, initial_weights, load_weights
 from hbdp_fed.screening.looking import References
@@ -99,7 +99,7 @@ def _trained(
     """The weights after so many steps of the hospital's mechanism on the reference images."""
     model = build_model(architecture).train()
     load_weights(model, start)
-    masters = {name: value.detach().double().clone() for name, value in model.named_parameters()}
+    moving = MovingWeights.of(model)
     batch = min(max(1, round(training.expected_batch)), len(references.images))
     # A smaller batch than the hospital's, with so much less noise: the mean gradient has the noise that it will have.
     sigma = training.mechanism.noise_multiplier * batch / training.expected_batch
@@ -108,7 +108,7 @@ def _trained(
     summer = make_summer(model, mechanism, max_physical_batch=effort.max_physical_batch, loss=loss)
     for before in range(0, stops[-1], training.local_steps):
         # Every round starts the optimiser anew.
-        optimizer = build_optimizer(list(masters.values()), training.optimizer)
+        optimizer = build_optimizer(list(moving.masters.values()), training.optimizer)
         for step in range(before + 1, min(before + training.local_steps, stops[-1]) + 1):
             drawn = torch.randperm(len(references.images), generator=generator)[:batch]
             found = dp_sgd_gradient(
@@ -119,18 +119,9 @@ def _trained(
                 expected_batch=float(batch),
                 noise=seeded_noise(generator),
             )
-            for name, master in masters.items():
-                master.grad = found.gradient[name]
-            optimizer.step()
-            _follow(model, masters)
+            moving.take(found.gradient, optimizer, learning_rate=training.optimizer.learning_rate)
             if step in stops:
-                yield {name: value.float() for name, value in masters.items()}
-
-
-def _follow(model: nn.Module, masters: Weights) -> None:
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(masters[name])
+                yield {name: value.float() for name, value in moving.masters.items()}
 
 
 def _walked(weights: Weights, training: Training, steps: float, generator: torch.Generator) -> dict[str, Tensor]:

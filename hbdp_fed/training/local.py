@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hbdp_fed.data.contract import as_floats
 from hbdp_fed.dpsgd import (
     GradientSum,
+    MovingWeights,
     NoiseSource,
     StepGradient,
     Summer,
@@ -157,7 +158,7 @@ def train_locally(
     precision = precision_called(settings.precision)
     model = build_model(architecture).to(device=device, dtype=precision.parameters).train()
     load_weights(model, weights)
-    moving = _Moving.from_model(model, {name: value.to(device) for name, value in (added or {}).items()})
+    moving = MovingWeights.of(model, added={name: value.to(device) for name, value in (added or {}).items()})
     optimizer = build_optimizer(list(moving.masters.values()), optimizer_at(settings, progress.after(0)))
     summer = make_summer(
         model,
@@ -240,53 +241,6 @@ class _Sums:
         if self.keep:
             self.last = {name: value.clone() for name, value in found.total.items()}
         return found
-
-
-@dataclass(frozen=True)
-class _Moving:
-    """The weights on their way, by parameter name.
-
-    Attributes:
-        start: As they were received, float64.
-        masters: As the optimiser has moved them, float64.
-        followers: The model's own, rounded from the masters.
-        added: What is added to every gradient, float64; empty for nothing.
-    """
-
-    start: Weights
-    masters: Weights
-    followers: Mapping[str, nn.Parameter]
-    added: Weights
-
-    @classmethod
-    def from_model(cls, model: nn.Module, added: Weights) -> _Moving:
-        followers = dict(model.named_parameters())
-        start = {name: value.detach().double().clone() for name, value in followers.items()}
-        masters = {name: value.clone() for name, value in start.items()}
-        return cls(start=start, masters=masters, followers=followers, added=added)
-
-    def take(
-        self, gradient: Weights, optimizer: torch.optim.Optimizer, *, learning_rate: float, proximal: float
-    ) -> None:
-        """One step of the optimiser over the masters; what has no gradient, a frozen weight, stays where it is."""
-        for name, master in self.masters.items():
-            own = gradient.get(name)
-            if own is not None and proximal:
-                own = own + proximal * (master - self.start[name])
-            if own is not None and self.added:
-                own = own + self.added[name]
-            master.grad = own
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)  # as large as the weights, and not needed through the next step
-        with torch.no_grad():
-            for name, follower in self.followers.items():
-                follower.copy_(self.masters[name])
-
-    def delta(self) -> Weights:
-        """What all steps changed, on the CPU."""
-        return {name: (master - self.start[name]).cpu() for name, master in self.masters.items()}
 
 
 def _result(delta: Weights, taken: Sequence[StepGradient]) -> LocalResult:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from hbdp_fed.dpsgd import dp_sgd_gradient, make_summer, poisson_batches, record_loss, seeded_noise
-from hbdp_fed.dpsgd.clipping import trainable
+from hbdp_fed.dpsgd import MovingWeights, dp_sgd_gradient, make_summer, poisson_batches, record_loss, seeded_noise
 from hbdp_fed.dpsgd.optimizers import build_optimizer
 from hbdp_fed.models import build_model, load_weights
 from hbdp_fed.types import PopulationObservation, Weights
@@ -45,17 +43,15 @@ class ShadowTraining:
         public, start = self.observation.public, self.observation.model_before
         mechanism = public.mechanism if noisy else replace(public.mechanism, noise_multiplier=0.0)
         load_weights(self._model, start)
-        followers = trainable(self._model)
-        masters = {name: value.detach().double().clone() for name, value in followers.items()}
-        before = {name: value.clone() for name, value in masters.items()}
-        optimizer = build_optimizer(list(masters.values()), public.optimizer)
+        moving = MovingWeights.of(self._model)
+        optimizer = build_optimizer(list(moving.masters.values()), public.optimizer)
         summer = make_summer(
             self._model,
             mechanism,
             max_physical_batch=_PHYSICAL_BATCH,
             loss=record_loss(public.loss, public.class_weights),
         )
-        mean = {name: torch.zeros_like(value) for name, value in masters.items()}
+        mean = {name: torch.zeros_like(value) for name, value in moving.masters.items()}
         batches = poisson_batches(
             num_records=len(images), sample_rate=mechanism.sample_rate, steps=public.steps, generator=stream
         )
@@ -71,33 +67,12 @@ class ShadowTraining:
             )
             for name, gradient in step.gradient.items():
                 mean[name] -= gradient / public.steps
-            _move(masters, followers, step.gradient, optimizer, learning_rate=rate)
-        if self.observation.threat_model.surface == "gradient":
-            return mean
-        return {name: value - before[name] for name, value in masters.items()}
+            moving.take(step.gradient, optimizer, learning_rate=rate)
+        return mean if self.observation.threat_model.surface == "gradient" else moving.delta()
 
     @cached_property
     def _model(self) -> nn.Module:
         return build_model(self.observation.architecture).train()
-
-
-def _move(
-    masters: Mapping[str, Tensor],
-    followers: Mapping[str, nn.Parameter],
-    gradient: Weights,
-    optimizer: torch.optim.Optimizer,
-    *,
-    learning_rate: float,
-) -> None:
-    """One step over the float64 weights; the model's own follow."""
-    for name, master in masters.items():
-        master.grad = gradient[name]
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-    with torch.no_grad():
-        for name, follower in followers.items():
-            follower.copy_(masters[name])
 
 
 def draw_population(has_property: Tensor, *, size: int, share: float, stream: torch.Generator) -> Tensor:
