@@ -16,6 +16,7 @@ from simulations.adversary_plan import ALONE, surfaces_seen
 from simulations.prepare import Prepared
 from simulations.run_folder import RunFolder
 from simulations.schema import AdversaryConfig
+from simulations.simulated import simulated_training
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,7 @@ class Assault:
     @cached_property
     def training(self) -> SimulatedTraining:
         """The federation, whose every draw is known."""
-        prepared = self.prepared
-        return SimulatedTraining(
-            seed=prepared.config.seed,
-            architecture=prepared.architecture,
-            local=prepared.local,
-            rounds=prepared.hyper.rounds,
-            local_steps=prepared.hyper.local_steps,
-            plans=prepared.plans,
-            records=tuple(hospital.records for hospital in prepared.federated.hospitals),
-            shares=prepared.shares,
-            device=prepared.device,
-        )
+        return simulated_training(self.prepared)
 
     @cached_property
     def public(self) -> Tensor:

@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 
-from hbdp_fed.audit import SimulatedTraining
 from hbdp_fed.audit.populations import PopulationFigures, population_size
 from hbdp_fed.errors import SettingError
 from hbdp_fed.seeding import generator
@@ -33,24 +32,10 @@ from simulations.compose import compose_run, typed
 from simulations.population_games import PopulationTask, population_entry, population_tasks
 from simulations.prepare import Prepared, prepare
 from simulations.program import OK, exit_code
+from simulations.simulated import simulated_training
 
 ATTACK = "property_inference"
 DEFAULTS = ("data=pneumoniamnist", "model=cnn", "clients=5", "adversary.attack=none")
-
-
-def training_of(prepared: Prepared) -> SimulatedTraining:
-    """The federation of a run that is not trained."""
-    return SimulatedTraining(
-        seed=prepared.config.seed,
-        architecture=prepared.architecture,
-        local=prepared.local,
-        rounds=prepared.hyper.rounds,
-        local_steps=prepared.hyper.local_steps,
-        plans=prepared.plans,
-        records=tuple(hospital.records for hospital in prepared.federated.hospitals),
-        shares=prepared.shares,
-        device=prepared.device,
-    )
 
 
 def by_lot(task: PopulationTask) -> PopulationTask:
@@ -76,7 +61,7 @@ def play(prepared: Prepared, surface: Surface, hospitals: int, *, control: bool)
         SettingError: if none of the hospitals has enough records with the property and without it.
     """
     names = [plan.name for plan in prepared.plans[:hospitals]]
-    tasks = population_tasks(prepared, training_of(prepared), ATTACK, surface, names)
+    tasks = population_tasks(prepared, simulated_training(prepared), ATTACK, surface, names)
     if not tasks:
         raise SettingError("adversary.property", "must be one that enough records of a hospital have, and have not")
     return population_entry(prepared, ATTACK, surface, [by_lot(task)() if control else task() for task in tasks])
