@@ -15,11 +15,12 @@ from hbdp_fed.adversary.denoising import Denoiser
 from hbdp_fed.audit import (
     AttackFigures,
     Column,
+    Originals,
     ProbeOutcome,
     attack_figures,
-    audit_probe,
     best_columns,
     law_figures,
+    originals_of,
     reconstruction_figure,
     save_columns,
     save_figure,
@@ -75,22 +76,22 @@ def rebuilt_entry(
     denoiser: Denoiser | None,
 ) -> RebuiltEntry:
     """Hold what one attack rebuilt on one surface against the truth, as it is and, if there is a denoiser, cleaned."""
-    audited = [_audited(assault, task, rebuilt, rebuilt.reconstruction, output) for task, rebuilt in found]
+    truths = [_truth(assault, task) for task, _ in found]
+    given = [rebuilt.reconstruction for _, rebuilt in found]
+
+    def held(reconstructions: Sequence[Reconstruction], *, ending: str = "") -> list[_Attacked]:
+        rows = zip(found, reconstructions, truths, strict=True)
+        return [
+            _audited(assault, task, rebuilt, own, truth, output, ending=ending) for (task, rebuilt), own, truth in rows
+        ]
+
+    audited, cleaned = held(given), []
     columns = {f"{attack}_{surface}": _best(audited, assault)}
-    cleaned = []
     if denoiser is not None:
         # Clean images alone: what a law says is of the unprocessed ones.
-        cleaned = [
-            _audited(
-                assault,
-                task,
-                rebuilt,
-                replace(rebuilt.reconstruction, images=denoiser(rebuilt.reconstruction.images), unprocessed=None),
-                output,
-                ending="_denoised",
-            )
-            for task, rebuilt in found
-        ]
+        cleaned = held(
+            [replace(one, images=denoiser(one.images), unprocessed=None) for one in given], ending="_denoised"
+        )
         columns[f"{attack}_{surface}_denoised"] = _best(cleaned, assault)
     relaxed = ATTACKS[attack].threat_model.name == "relaxed"
     prior = assault.adversary.prior
@@ -116,33 +117,34 @@ def _best(audited: Sequence[_Attacked], assault: Assault) -> list[Column]:
     return best_columns([(one.outcome, one.reconstruction, one.shown) for one in audited], assault.public)
 
 
+def _truth(assault: Assault, task: RebuildTask) -> Originals:
+    """What a task's reconstructions are held against, before and after a denoiser."""
+    batches = truth_of(assault, task)
+    return originals_of(
+        torch.cat([batch.images for batch in batches]),
+        assault.public,
+        controls=torch.cat([batch.controls for batch in batches]),
+        views=task.multiplicity,
+        groups=_patients([batch.groups for batch in batches]),
+        control_groups=_patients([batch.control_groups for batch in batches]),
+    )
+
+
 def _audited(
     assault: Assault,
     task: RebuildTask,
     rebuilt: Rebuilt,
     reconstruction: Reconstruction,
+    truth: Originals,
     output: Path,
     *,
-    ending: str = "",
+    ending: str,
 ) -> _Attacked:
     hospital, number = task.label
     name = recording_name(task.attack, number, hospital)
     save_reconstruction(reconstruction, output, f"{name}_{task.surface}{ending}")
-    batches = truth_of(assault, task)
-    originals = torch.cat([batch.images for batch in batches])
-    outcome = audit_probe(
-        reconstruction,
-        originals,
-        assault.public,
-        hospital=hospital,
-        round=number,
-        controls=torch.cat([batch.controls for batch in batches]),
-        views=task.multiplicity,
-        groups=_patients([batch.groups for batch in batches]),
-        control_groups=_patients([batch.control_groups for batch in batches]),
-        criterion=assault.criterion,
-    )
-    shown = originals[torch.arange(len(outcome.view)) * task.multiplicity + outcome.view]
+    outcome = truth.audit(reconstruction, hospital=hospital, round=number, criterion=assault.criterion)
+    shown = truth.images[torch.arange(len(outcome.view)) * truth.views + outcome.view]
     return _Attacked(outcome, reconstruction, shown, rebuilt)
 
 

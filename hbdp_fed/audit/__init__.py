@@ -6,7 +6,7 @@ from hbdp_fed.audit.criterion import DEFAULT_CRITERION, SSIM_THRESHOLD, Criterio
 from hbdp_fed.audit.figures import budget_figure, reconstruction_figure, save_figure
 from hbdp_fed.audit.grants import GrantedRecord, grant_step_knowledge
 from hbdp_fed.audit.matching import Matching, match
-from hbdp_fed.audit.outcomes import ProbeOutcome, audit_probe
+from hbdp_fed.audit.outcomes import Originals, ProbeOutcome, audit_probe, originals_of
 from hbdp_fed.audit.probe_law import LawFigures, law_figures
 from hbdp_fed.audit.proportions import clustered_wilson, wilson_interval
 from hbdp_fed.audit.replay import ReplayedBatch, SimulatedTraining, all_trained, replay_batch, replay_round
@@ -32,6 +32,7 @@ __all__ = [
     "GrantedRecord",
     "LawFigures",
     "Matching",
+    "Originals",
     "ProbeOutcome",
     "ReplayedBatch",
     "SimulatedTraining",
@@ -51,6 +52,7 @@ __all__ = [
     "matrix_figure",
     "mse",
     "ncc",
+    "originals_of",
     "pairwise_ssim",
     "partition_figure",
     "psnr",

@@ -70,6 +70,98 @@ class ProbeOutcome:
         return self.baselines.nearest_index
 
 
+@dataclass(frozen=True)
+class Originals:
+    """What reconstructions are held against, with what scores without showing any of it. Made by :func:`originals_of`.
+
+    Attributes:
+        images: float (N * K, C, *spatial), the records that were there, K views of each.
+        controls: float (Nc * K, C, *spatial), private records that were not.
+        views: K.
+        baselines: Of the images and then the controls.
+    """
+
+    images: Tensor
+    controls: Tensor
+    views: int
+    baselines: Baselines
+
+    def audit(
+        self,
+        reconstruction: Reconstruction,
+        *,
+        hospital: str,
+        round: int,
+        criterion: Criterion = DEFAULT_CRITERION,
+    ) -> ProbeOutcome:
+        """Hold a reconstruction against them.
+
+        Args:
+            reconstruction: What the attack claims.
+            hospital: Whose batch.
+            round: Of the observation.
+            criterion: What counts as a success.
+        """
+        own, control = slice(0, len(self.images)), slice(len(self.images), None)
+        similarity = pairwise_ssim(reconstruction.images, torch.cat([self.images, self.controls]))
+        chosen, ssim = _matched(similarity[:, own])
+        _, control_ssim = _matched(similarity[:, control])
+        above = _above(ssim, self.baselines.at(own))
+        view = _best_view(ssim, above > criterion.ssim, self.views)
+        rows = torch.arange(len(view)) * self.views + view
+        by_record = _best_of_views(above, self.views)
+        control_by_record = _best_of_views(_above(control_ssim, self.baselines.at(control)), self.views)
+        return ProbeOutcome(
+            hospital=hospital,
+            round=round,
+            reconstruction=chosen[rows],
+            ssim=ssim[rows],
+            psnr=_of_pairs(psnr, reconstruction.images, self.images[rows], chosen[rows]),
+            mse=_of_pairs(mse, reconstruction.images, self.images[rows], chosen[rows]),
+            ncc=_of_pairs(ncc, reconstruction.images, self.images[rows], chosen[rows]),
+            baselines=self.baselines.at(rows),
+            above_baselines=by_record,
+            # A comparison with NaN is false: a record without a reconstruction is no success.
+            success=by_record > criterion.ssim,
+            view=view,
+            control_above_baselines=control_by_record,
+            control_success=control_by_record > criterion.ssim,
+            details=dict(reconstruction.details),
+        )
+
+
+def originals_of(
+    images: Tensor,
+    public: Tensor,
+    *,
+    controls: Tensor | None = None,
+    views: int = 1,
+    groups: Tensor | None = None,
+    control_groups: Tensor | None = None,
+) -> Originals:
+    """Work out what reconstructions of these records will be held against, once for any number of reconstructions.
+
+    Args:
+        images: float (N * K, C, *spatial) in [0, 1], the records that were in the batch, as the model saw them: rows
+            r * K to r * K + K - 1 hold record r's K views. N may be 0.
+        public: float (P, C, *spatial) in [0, 1], the images that the adversary had anyway.
+        hospital: Whose batch.
+        round: Of the observation.
+        controls: float (Nc * K, C, *spatial) in [0, 1], private records that were not in the batch, best about as many
+            and in as many views: what they score is what chance and a smooth guess score.
+        views: K, at least 1. A patient is recognised in any view: a record counts by the one that was rebuilt best.
+        groups: int64 (N,), each record's patient; None where every record has its own.
+        control_groups: int64 (Nc,), each control's, numbered as in ``groups``; None where every control has its own.
+
+    Raises:
+        ValueError: if images are no whole number of records, or records and groups are not as many.
+    """
+    controls = images[:0] if controls is None else controls
+    patients = torch.cat(_patients(_records(images, views), groups, _records(controls, views), control_groups))
+    baselines = guess(torch.cat([images, controls]), public, patients=patients.repeat_interleave(views))
+    return Originals(images=images, controls=controls, views=views, baselines=baselines)
+
+
 def audit_probe(
     reconstruction: Reconstruction,
     originals: Tensor,
@@ -83,54 +175,11 @@ def audit_probe(
     control_groups: Tensor | None = None,
     criterion: Criterion = DEFAULT_CRITERION,
 ) -> ProbeOutcome:
-    """Hold a reconstruction against the truth.
-
-    Args:
-        reconstruction: What the attack claims.
-        originals: float (N * K, C, *spatial) in [0, 1], the records that were in the batch, as the model saw them: rows
-            r * K to r * K + K - 1 hold record r's K views. N may be 0.
-        public: float (P, C, *spatial) in [0, 1], the images that the adversary had anyway.
-        hospital: Whose batch.
-        round: Of the observation.
-        controls: float (Nc * K, C, *spatial) in [0, 1], private records that were not in the batch, best about as many
-            and in as many views: what they score is what chance and a smooth guess score.
-        views: K, at least 1. A patient is recognised in any view: a record counts by the one that was rebuilt best.
-        groups: int64 (N,), each record's patient; None where every record has its own.
-        control_groups: int64 (Nc,), each control's, numbered as in ``groups``; None where every control has its own.
-        criterion: What counts as a success.
-
-    Raises:
-        ValueError: if images are no whole number of records, or records and groups are not as many.
-    """
-    controls = originals[:0] if controls is None else controls
-    images, own, control = torch.cat([originals, controls]), slice(0, len(originals)), slice(len(originals), None)
-    patients = torch.cat(_patients(_records(originals, views), groups, _records(controls, views), control_groups))
-    baselines = guess(images, public, patients=patients.repeat_interleave(views))
-    similarity = pairwise_ssim(reconstruction.images, images)
-    chosen, ssim = _matched(similarity[:, own])
-    _, control_ssim = _matched(similarity[:, control])
-    above = _above(ssim, baselines.at(own))
-    view = _best_view(ssim, above > criterion.ssim, views)
-    rows = torch.arange(len(view)) * views + view
-    by_record = _best_of_views(above, views)
-    control_by_record = _best_of_views(_above(control_ssim, baselines.at(control)), views)
-    return ProbeOutcome(
-        hospital=hospital,
-        round=round,
-        reconstruction=chosen[rows],
-        ssim=ssim[rows],
-        psnr=_of_pairs(psnr, reconstruction.images, originals[rows], chosen[rows]),
-        mse=_of_pairs(mse, reconstruction.images, originals[rows], chosen[rows]),
-        ncc=_of_pairs(ncc, reconstruction.images, originals[rows], chosen[rows]),
-        baselines=baselines.at(rows),
-        above_baselines=by_record,
-        # A comparison with NaN is false: a record without a reconstruction is no success.
-        success=by_record > criterion.ssim,
-        view=view,
-        control_above_baselines=control_by_record,
-        control_success=control_by_record > criterion.ssim,
-        details=dict(reconstruction.details),
+    """Hold one reconstruction against the truth: :func:`originals_of` and :meth:`Originals.audit` in one."""
+    truth = originals_of(
+        originals, public, controls=controls, views=views, groups=groups, control_groups=control_groups
     )
+    return truth.audit(reconstruction, hospital=hospital, round=round, criterion=criterion)
 
 
 def _records(images: Tensor, views: int) -> int:

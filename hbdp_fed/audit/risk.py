@@ -150,10 +150,7 @@ def attack_figures(
     psnr = _pooled(outcomes, lambda outcome: outcome.psnr)
     ncc = _pooled(outcomes, lambda outcome: outcome.ncc)
     guess = _pooled(outcomes, lambda outcome: outcome.baselines.guess)
-    success = above > criterion.ssim
-    sizes = torch.tensor([len(outcome.success) for outcome in outcomes], dtype=torch.int64)
-    probe = torch.arange(len(sizes)).repeat_interleave(sizes)
-    clusters = cluster_counts(success, probe)
+    success, clusters = _successes(outcomes, criterion)
     details = _averages([outcome.details for outcome in outcomes])
     share = details.pop("share", None)
     return AttackFigures(
@@ -162,7 +159,7 @@ def attack_figures(
         round=rounds[0] if len(rounds) == 1 else None,
         rounds=rounds,
         records=len(success),
-        probes=int((sizes > 0).sum()),
+        probes=int((_sizes(outcomes) > 0).sum()),
         clusters=clusters,
         reconstructed=int((~ssim.isnan()).sum()),
         success_rate=_over(success, np.mean),
@@ -195,16 +192,28 @@ def attack_figures(
 
 
 def _denoised(before: Sequence[ProbeOutcome], after: Sequence[ProbeOutcome], criterion: Criterion) -> DenoisedFigures:
-    plain = attack_figures("", "gradient", after, criterion=criterion)
-    own, theirs = (_pooled(outcomes, lambda outcome: outcome.ssim).nan_to_num(nan=0.0) for outcomes in (after, before))
+    ssim = _pooled(after, lambda outcome: outcome.ssim)
+    success, clusters = _successes(after, criterion)
+    every = ssim.nan_to_num(nan=0.0)
     return DenoisedFigures(
-        success_rate=plain.success_rate,
-        success_rate_ci95=plain.success_rate_ci95,
-        ssim_mean=plain.ssim_mean,
-        ssim_max=plain.ssim_max,
-        ssim_median=plain.ssim_median,
-        ssim_gain=_over(own - theirs, np.mean),
+        success_rate=_over(success, np.mean),
+        success_rate_ci95=wilson_of_clusters(clusters),
+        ssim_mean=_over(ssim, np.mean),
+        ssim_max=_over(ssim, np.max),
+        ssim_median=_over(every, np.median),
+        ssim_gain=_over(every - _pooled(before, lambda outcome: outcome.ssim).nan_to_num(nan=0.0), np.mean),
     )
+
+
+def _successes(outcomes: Sequence[ProbeOutcome], criterion: Criterion) -> tuple[Tensor, tuple[Cluster, ...]]:
+    """Which records count as rebuilt, bool (N,), and how many of each probe."""
+    success = _pooled(outcomes, lambda outcome: outcome.above_baselines) > criterion.ssim
+    probe = torch.arange(len(outcomes)).repeat_interleave(_sizes(outcomes))
+    return success, cluster_counts(success, probe)
+
+
+def _sizes(outcomes: Sequence[ProbeOutcome]) -> Tensor:
+    return torch.tensor([len(outcome.success) for outcome in outcomes], dtype=torch.int64)
 
 
 def risk_summary(
