@@ -172,7 +172,12 @@ def _compose(config_name: str, arguments: Sequence[str], overrides: Sequence[Ove
 
 @cache
 def _composed(config_name: str, arguments: tuple[str, ...]) -> DictConfig:
-    """What Hydra makes of these arguments, unresolved. Nobody may change it."""
+    """The same as :func:`_asked_of_hydra`, kept. Nobody may change it."""
+    return _asked_of_hydra(config_name, arguments)
+
+
+def _asked_of_hydra(config_name: str, arguments: Sequence[str]) -> DictConfig:
+    """What Hydra makes of these arguments, unresolved."""
     schema.register()
     try:
         with initialize_config_module(config_module=_CONFIGS, version_base="1.3"):
@@ -193,7 +198,7 @@ def _resolved(config: DictConfig) -> DictConfig:
 
 
 def _resolved_or_explained(config_name: str, arguments: Sequence[str]) -> DictConfig:
-    config = _composed.__wrapped__(config_name, tuple(arguments))
+    config = _asked_of_hydra(config_name, arguments)
     try:
         return _resolved(config)
     except (HydraException, OmegaConfBaseException) as error:
