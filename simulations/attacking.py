@@ -135,11 +135,19 @@ def _without_target(assault: Assault, rebuilding: Sequence[RebuildTask], playing
         kind = ATTACKS[name].kind
         if kind not in (*REBUILDING, *CANDIDATES):
             continue
-        planned = {"probe": assault.probes(name), "round": (1,), "model": (1,)}.get(kind, assault.prepared.observed)
+        planned = _planned(assault, name)
         mine = [task for task in rebuilding if task.attack == name] if kind in REBUILDING else playing
         for surface in assault.surfaces_of(name):
             if planned and not any(task.surface == surface for task in mine):
                 yield f"attack left out: {name} on {surface}: absences and failures left it no answers to read"
+
+
+def _planned(assault: Assault, attack: str) -> bool:
+    """Whether there would be something to read, if everybody had answered."""
+    kind = ATTACKS[attack].kind
+    if kind == "probe":
+        return bool(assault.probes(attack))
+    return kind in REBUILDING or bool(assault.prepared.observed)
 
 
 def _game_entries(assault: Assault, games: Sequence[tuple[GamesTask, PlayedGames]]) -> Iterator[tuple[str, Any, float]]:
