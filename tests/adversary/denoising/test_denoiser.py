@@ -33,7 +33,7 @@ def phantoms() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def denoiser(phantoms: tuple[Tensor, Tensor]) -> Denoiser:
-    return train_denoiser(phantoms[0], steps=60, generator=stream())
+    return train_denoiser(phantoms[0], steps=120, generator=stream())
 
 
 def error(images: Tensor, originals: Tensor) -> float:
