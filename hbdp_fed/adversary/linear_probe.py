@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from hbdp_fed.adversary.planted.code import coefficients_of
 from hbdp_fed.adversary.prior import MIN_IMAGES, ImagePrior, fit_prior, posterior_mean
 from hbdp_fed.adversary.public_images import check_public_images
 from hbdp_fed.dpsgd.optimizers import first_gradient
@@ -158,7 +159,7 @@ class LinearProbeAttack:
 
     def _fit(self, images: Tensor) -> ImagePrior:
         self.check_public(images)
-        return fit_prior(dct(images.double()).flatten(start_dim=1), rank=self.rank)
+        return fit_prior(coefficients_of(images), rank=self.rank)
 
 
 def clean_up(prior: ImagePrior, estimate: Tensor, noise_std: float) -> tuple[Tensor, float]:

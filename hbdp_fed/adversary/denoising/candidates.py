@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hbdp_fed.adversary.planted.code import coefficients_of
 from hbdp_fed.adversary.prior import ImagePrior, posterior_mean_at
-from hbdp_fed.models.planted import dct, inverse_dct
+from hbdp_fed.models.planted import inverse_dct
 
 LEVELS = (0.03, 0.1, 0.3, 1.0)
 """Standard deviations of the white noise that each filter is best for, of images in [0, 1]."""
@@ -22,7 +23,7 @@ def candidates(prior: ImagePrior, images: Tensor) -> Tensor:
     Returns:
         float32 (B, K, C, *spatial) in [0, 1], K = 2 + the number of levels.
     """
-    measured = dct(images.double()).flatten(start_dim=1)
+    measured = coefficients_of(images)
     coefficients = [posterior_mean_at(prior, measured, level**2) for level in LEVELS]
     coefficients.append(prior.mean.expand_as(measured))
     filtered = [inverse_dct(values.reshape(images.shape)).float() for values in coefficients]

@@ -19,10 +19,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from hbdp_fed.adversary.denoising.candidates import LEVELS, candidates
 from hbdp_fed.adversary.denoising.damage import damaged
 from hbdp_fed.adversary.denoising.net import ChoosingNet
+from hbdp_fed.adversary.planted.code import coefficients_of
 from hbdp_fed.adversary.prior import ImagePrior, fit_prior
 from hbdp_fed.errors import SettingError
 from hbdp_fed.models import initial_weights, load_weights, read_weights, save_weights
-from hbdp_fed.models.planted import dct
 from hbdp_fed.types import Weights
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def train_denoiser(images: Tensor, *, steps: int, generator: torch.Generator, de
 
 
 def _prior(images: Tensor) -> ImagePrior:
-    return fit_prior(dct(images.double()).flatten(start_dim=1), rank=_RANK)
+    return fit_prior(coefficients_of(images), rank=_RANK)
 
 
 def _net(shape: tuple[int, ...]) -> ChoosingNet:
