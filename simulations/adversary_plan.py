@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hbdp_fed.adversary import ATTACKS, CANDIDATES, MEANS, REBUILDING, SURFACES, build_attack
+from hbdp_fed.adversary import ATTACKS, CANDIDATES, REBUILDING, SURFACES, build_attack
 from hbdp_fed.adversary.property_inference import FEWEST
 from hbdp_fed.audit.candidates import LINEAR
 from hbdp_fed.data import ImageDataset
@@ -319,7 +319,7 @@ def _obstacle_of_tailoring(
     name: str, config: RunConfig, dataset: ImageDataset, local: LocalSettings, hospitals: int
 ) -> tuple[str, str] | None:
     """Where there is no use in a model for each hospital, or no way to read the answers."""
-    if ATTACKS[name].surfaces != MEANS:
+    if not ATTACKS[name].tailored:
         return None
     return obstacle_of_tailoring(
         name,

@@ -83,6 +83,7 @@ class AttackEntry:
             model alone, which everybody sees, wherever they stand.
         of_classes: Whether it needs two-dimensional images and a model that names one class of each.
         of_records: Whether it reads an image out of its own clipped gradient, so that the unit must be a record.
+        tailored: Whether it hands every hospital a model of its own (:class:`TailoredAttack`).
         slow: Whether it takes minutes, so that it is left out where nobody asks for it.
     """
 
@@ -93,6 +94,7 @@ class AttackEntry:
     surfaces: tuple[Surface, ...] = SURFACES
     of_classes: bool = False
     of_records: bool = False
+    tailored: bool = False
     slow: bool = False
 
 
@@ -102,7 +104,13 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "imprint": AttackEntry(REALISTIC, "probe", ImprintAttack, takes=_PLANTED, of_classes=True),
     "trap_weights": AttackEntry(REALISTIC, "probe", TrapWeightsAttack, takes=_PLANTED, of_classes=True),
     "loki": AttackEntry(
-        REALISTIC, "probe", LokiAttack, takes=(*_PLANTED, "shares", "batches"), surfaces=MEANS, of_classes=True
+        REALISTIC,
+        "probe",
+        LokiAttack,
+        takes=(*_PLANTED, "shares", "batches"),
+        surfaces=MEANS,
+        of_classes=True,
+        tailored=True,
     ),
     "gradient_inversion": AttackEntry(
         REALISTIC, "round", GradientInversionAttack, takes=("device",), of_classes=True, slow=True
