@@ -25,8 +25,7 @@ def _public(dataset: ImageDataset) -> Tensor:
     return as_floats(dataset.val.images)
 
 
-def _phantom(dataset: ImageDataset) -> Tensor:
-    """Drawn images of the same size, for whoever has no public ones."""
+def _check_phantom(dataset: ImageDataset) -> None:
     channels, *sides = dataset.val.images.shape[1:]
     if channels != 1 or len(sides) != 2 or sides[0] != sides[1] or sides[0] < _SMALLEST_PHANTOM:
         shown = "x".join(str(side) for side in sides)
@@ -35,14 +34,23 @@ def _phantom(dataset: ImageDataset) -> Tensor:
             f"phantom draws square grey images of at least {_SMALLEST_PHANTOM} pixels a side, these have {channels} "
             f"channels and {shown}; set public or none",
         )
-    drawn = load_dataset(
-        "phantom", options={"image_size": sides[0], "num_train": _PHANTOMS, "num_val": 2, "num_test": 2}
-    )
+
+
+def _phantom(dataset: ImageDataset) -> Tensor:
+    """Drawn images of the same size, for whoever has no public ones."""
+    sizes = {"num_train": _PHANTOMS, "num_val": 2, "num_test": 2}
+    drawn = load_dataset("phantom", options={"image_size": dataset.val.images.shape[-1], **sizes})
     return as_floats(drawn.train.images)
 
 
 DENOISERS: Mapping[str, Callable[[ImageDataset], Tensor]] = {"public": _public, "phantom": _phantom}
 """By the setting's value, the images to learn from."""
+
+_CHECKS: Mapping[str, Callable[[ImageDataset], None]] = {
+    "public": lambda dataset: check_images(dataset.val.images),
+    "phantom": _check_phantom,
+}
+"""By the same, what raises where there are none to learn from, without drawing or converting any."""
 
 
 def check_denoiser(name: str, dataset: ImageDataset) -> None:
@@ -52,7 +60,7 @@ def check_denoiser(name: str, dataset: ImageDataset) -> None:
         SettingError: if it cannot.
     """
     if name != NONE:
-        check_images(DENOISERS[name](dataset))
+        _CHECKS[name](dataset)
 
 
 def trained_denoiser(name: str, dataset: ImageDataset, *, seed: int, device: torch.device) -> Denoiser | None:
