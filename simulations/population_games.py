@@ -18,7 +18,7 @@ from hbdp_fed.audit.populations import (
     population_figures,
     population_size,
 )
-from hbdp_fed.data import property_called
+from hbdp_fed.data import as_floats, property_called
 from hbdp_fed.seeding import generator
 from hbdp_fed.training import round_progress
 from hbdp_fed.types import HospitalPlan, PopulationObservation, Surface
@@ -129,7 +129,8 @@ def _knowledge(
 ) -> PopulationObservation:
     """What is known of a hospital as large as its populations, before it has answered."""
     progress = round_progress(ROUND, rounds=prepared.hyper.rounds, local_steps=prepared.hyper.local_steps)
-    public = side_information(prepared, plan, progress=progress, steps=prepared.hyper.local_steps)
+    images = as_floats(prepared.federated.val.images)
+    public = side_information(prepared, plan, images, progress=progress, steps=prepared.hyper.local_steps)
     return PopulationObservation(
         threat_model=replace(ATTACKS[attack].threat_model, surface=surface),
         architecture=prepared.architecture,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from torch import Tensor
 
 from hbdp_fed.adversary import ATTACKS, ProbingAttack, TailoredAttack, build_attack, public_of_mean
+from hbdp_fed.data import as_floats
 from hbdp_fed.federation.codec import TrainRequest
 from hbdp_fed.federation.revealed import RevealedSum
 from hbdp_fed.seeding import generator
@@ -121,4 +125,8 @@ class ProbeCampaign:
         return next(name for name, numbers in self.prepared.probe_rounds.items() if number in numbers)
 
     def _public(self, plan: HospitalPlan) -> PublicSideInformation:
-        return side_information(self.prepared, plan, progress=AFTER_TRAINING, steps=PROBE_STEPS)
+        return side_information(self.prepared, plan, self._images, progress=AFTER_TRAINING, steps=PROBE_STEPS)
+
+    @cached_property
+    def _images(self) -> Tensor:
+        return as_floats(self.prepared.federated.val.images)

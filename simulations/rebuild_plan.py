@@ -76,7 +76,9 @@ def _of_round(assault: Assault, attack: str) -> Iterator[RebuildTask]:
 def _of_model(assault: Assault, attack: str) -> Iterator[RebuildTask]:
     prepared = assault.prepared
     names = [plan.name for plan in prepared.plans]
-    publics = {plan.name: side_information(prepared, plan, progress=AFTER_TRAINING) for plan in prepared.plans}
+    publics = {
+        plan.name: side_information(prepared, plan, assault.public, progress=AFTER_TRAINING) for plan in prepared.plans
+    }
     shares = _shares_among(assault, names, names)
     source = LastModel(
         folder=assault.folder.path,
@@ -174,7 +176,10 @@ def _publics(
     progress = round_progress(number, rounds=hyper.rounds, local_steps=hyper.local_steps)
     steps = _steps_seen(assault, surface)
     plans = {plan.name: plan for plan in assault.prepared.plans}
-    return {name: side_information(assault.prepared, plans[name], progress=progress, steps=steps) for name in hospitals}
+    return {
+        name: side_information(assault.prepared, plans[name], assault.public, progress=progress, steps=steps)
+        for name in hospitals
+    }
 
 
 def _steps_seen(assault: Assault, surface: Surface) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hbdp_fed.data import as_floats
+from torch import Tensor
+
 from hbdp_fed.training import Progress, optimizer_at
 from hbdp_fed.types import HospitalPlan, PublicSideInformation
 from simulations.prepare import Prepared
@@ -12,20 +13,21 @@ AFTER_TRAINING = Progress(done=1, planned=1)
 
 
 def side_information(
-    prepared: Prepared, plan: HospitalPlan, *, progress: Progress, steps: int = 1
+    prepared: Prepared, plan: HospitalPlan, images: Tensor, *, progress: Progress, steps: int = 1
 ) -> PublicSideInformation:
     """What is known beside one hospital's answer.
 
     Args:
         prepared: The run; only what a server knows is read from it.
         plan: The hospital's.
+        images: The public ones, float32: converted once for all hospitals.
         progress: Where in training the answer's first step lies.
         steps: How many DP-SGD steps the answer is the sum of.
     """
     local = prepared.local
     rates = [optimizer_at(local, progress.after(step)).learning_rate for step in range(1, steps)]
     return PublicSideInformation(
-        images=as_floats(prepared.federated.val.images),
+        images=images,
         mechanism=plan.mechanism,
         optimizer=optimizer_at(local, progress.after(0)),
         expected_batch=plan.expected_batch,
