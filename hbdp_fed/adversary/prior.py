@@ -74,8 +74,7 @@ def fit_prior(coefficients: Tensor, *, rank: int) -> ImagePrior:
 def posterior_mean(prior: ImagePrior, measured: Tensor, noise_variance: Tensor) -> Tensor:
     """E[coefficients | measured] for measured = coefficients + N(0, diag(noise_variance)): the Wiener filter.
 
-    It minimises the expected squared error over all linear estimators. With components w ~ N(0, I) the posterior of w
-    needs one (k, k) system a record (Woodbury's identity); given w the coefficients are independent.
+    It minimises the expected squared error over all linear estimators.
 
     Args:
         prior: Of D coefficients.
@@ -85,24 +84,22 @@ def posterior_mean(prior: ImagePrior, measured: Tensor, noise_variance: Tensor) 
     Returns:
         float64 (M, D).
     """
-    identity = torch.eye(prior.factors.shape[1], dtype=torch.float64)
     estimates = torch.empty_like(measured)
-    for row, (deviation, variance) in enumerate(zip(measured - prior.mean, noise_variance, strict=True)):
-        total = prior.residual + variance
-        weighted = prior.factors / total[:, None]
-        components = torch.linalg.solve(identity + weighted.T @ prior.factors, weighted.T @ deviation)
-        explained = prior.factors @ components
-        estimates[row] = prior.mean + explained + prior.residual / total * (deviation - explained)
+    for row, variance in enumerate(noise_variance):
+        estimates[row] = posterior_mean_at(prior, measured[row : row + 1], variance)[0]
     return estimates
 
 
-def posterior_mean_at(prior: ImagePrior, measured: Tensor, noise_variance: float) -> Tensor:
-    """The same as :func:`posterior_mean` where all noise is equally strong: one system for all records.
+def posterior_mean_at(prior: ImagePrior, measured: Tensor, noise_variance: float | Tensor) -> Tensor:
+    """The same where all records have the same noise: one system for all of them.
+
+    With components w ~ N(0, I) the posterior of w needs a (k, k) system (Woodbury's identity); given w the coefficients
+    are independent.
 
     Args:
         prior: Of D coefficients.
         measured: float64 (M, D).
-        noise_variance: Of every coefficient, at least 0.
+        noise_variance: At least 0, of every coefficient; or float64 (D,), of each.
 
     Returns:
         float64 (M, D).
