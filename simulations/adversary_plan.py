@@ -230,6 +230,8 @@ def _obstacle(
     """The setting that rules an attack out, and how; None if nothing does."""
     entry = ATTACKS[name]
     kind = entry.kind
+    if kind in OF_HOSPITALS:
+        return obstacle_of_hospitals(name, config.adversary, dataset, local, surfaces=_seen_alone(config))
     if entry.of_records and local.records_per_patient is not None:
         working = ", ".join(other for other, its in ATTACKS.items() if not its.of_records)
         return (
@@ -237,8 +239,6 @@ def _obstacle(
             f"must be record for {name}, which reads an image out of its own clipped gradient, and of a patient only "
             f"the mean over all records is clipped and sent; with patients these work: {working}",
         )
-    if kind in OF_HOSPITALS:
-        return obstacle_of_hospitals(name, config.adversary, dataset, local, surfaces=_seen_alone(config))
     task, dims = dataset.task, dataset.train.images.dim() - 2
     if entry.of_classes and (task not in _CLASS_TASKS or dims != 2):
         what = "images" if dims == 2 else "volumes"

@@ -82,7 +82,7 @@ class AttackEntry:
         surfaces: Where its adversary may stand; elsewhere it is another attack. Of the kind ``model`` the released
             model alone, which everybody sees, wherever they stand.
         of_classes: Whether it needs two-dimensional images and a model that names one class of each.
-        of_records: Whether it reads an image out of its own clipped gradient, so that the unit must be a record.
+        of_records: Whether it works only where the unit of privacy is a record, and not a patient with several.
         tailored: Whether it hands every hospital a model of its own (:class:`TailoredAttack`).
         slow: Whether it takes minutes, so that it is left out where nobody asks for it.
     """
@@ -124,7 +124,7 @@ ATTACKS: Mapping[str, AttackEntry] = {
     "linear_probe": AttackEntry(RELAXED, "probe", LinearProbeAttack, of_records=True),
     "candidate_matching": AttackEntry(WORST_CASE, "identification", CandidateMatching),
     "membership": AttackEntry(WORST_CASE, "membership", MembershipInference),
-    "property_inference": AttackEntry(REALISTIC, "property", PropertyInference, takes=("shadows",)),
+    "property_inference": AttackEntry(REALISTIC, "property", PropertyInference, takes=("shadows",), of_records=True),
     "linear_reconstruction": AttackEntry(REALISTIC, "queries", LinearReconstruction),
 }
 """The attacks by name, in the order in which their probes are sent."""

@@ -105,7 +105,11 @@ def test_games_are_played_on_rounds_that_everybody_answered(undisturbed: Path) -
 def test_surfaces_that_show_no_single_update_are_left_out_with_a_word() -> None:
     attacks = prepare(typed(compose_run([*SMALL, *GAMES[1:], "adversary.surfaces=[aggregate]"]))).attacks
     assert attacks.attacks == ("imprint", "trap_weights", "loki", "linear_probe", "linear_reconstruction")
-    assert [line.split(":")[0] for line in attacks.left_out] == ["candidate_matching", "membership"]
+    assert [line.split(":")[0] for line in attacks.left_out] == [
+        "candidate_matching",
+        "membership",
+        "property_inference",
+    ]
     assert "adversary.surfaces must be gradient or update" in attacks.left_out[0]
 
 

@@ -174,7 +174,8 @@ def test_patients_are_drawn_alike_by_every_engine(tmp_path: Path) -> None:
             [PATIENT, "adversary.attack=[linear_probe]"],
             "privacy.unit: must be record for linear_probe, which reads an image out of its own clipped gradient, and "
             "of a patient only the mean over all records is clipped and sent; with patients these work: imprint, "
-            "trap_weights, loki, candidate_matching, membership",
+            "trap_weights, loki, gradient_inversion, kkt, model_inversion, candidate_matching, membership, "
+            "linear_reconstruction",
         ),
         (
             [PATIENT, "adversary.attack=[membership]", "adversary.candidates=200"],
