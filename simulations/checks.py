@@ -64,8 +64,8 @@ def check(config: RunConfig) -> None:
     if config.federation.screening != NOT_SCREENED and config.engine.name == SUPERLINK:
         raise SettingError(
             "federation.screening",
-            f"must be {NOT_SCREENED} with engine={SUPERLINK}: real hospitals compare models with the charter, by the "
-            "tamper_check of their own policies",
+            f"must be {NOT_SCREENED} with engine={SUPERLINK}: real hospitals decide by tamper_check and screening in "
+            "their own policies",
         )
     _at_least("federation.checkpoints", config.federation.checkpoints, 0)
     _at_least("federation.save_every", config.federation.save_every, 1)

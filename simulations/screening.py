@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hbdp_fed.data import as_floats, write_shard
+from hbdp_fed.data import Records, as_floats, write_shard
 from hbdp_fed.federation.screened import Screening, training_of
 from hbdp_fed.models import save_weights
 from hbdp_fed.screening import References, Screen, Verdict
@@ -31,7 +31,7 @@ def screening_of(prepared: Prepared, folder: Path) -> Screening | None:
     if prepared.config.federation.screening != REFUSE:
         return None
     references, initial = folder / "references.safetensors", folder / "initial.safetensors"
-    write_shard(references, prepared.federated.val.select(_chosen(prepared)))
+    write_shard(references, references_of(prepared))
     save_weights(initial, prepared.initial)
     return Screening(str(references), str(initial), prepared.architecture, seed=_seed(prepared))
 
@@ -60,7 +60,7 @@ def screening_summary(
         )
     return {
         "mode": mode,
-        "images": len(_chosen(prepared)),
+        "images": len(references_of(prepared)),
         "released": _told(screen.examine(agreed, {name: value.float() for name, value in released.items()})),
         "attacks": attacks,
     }
@@ -69,7 +69,7 @@ def screening_summary(
 def _calibrated(prepared: Prepared, architecture: ModelSpec) -> Screen:
     """A check by hospitals that agreed to this architecture, calibrated on its own honest models."""
     own = architecture == prepared.architecture
-    records = prepared.federated.val.select(_chosen(prepared))
+    records = references_of(prepared)
     return Screen.calibrated(
         architecture,
         # Of the least noise: honest models differ least there, and so the ranges are the narrowest.
@@ -85,10 +85,11 @@ def _calibrated(prepared: Prepared, architecture: ModelSpec) -> Screen:
     )
 
 
-def _chosen(prepared: Prepared) -> torch.Tensor:
-    """Which validation images are the references."""
-    count = len(prepared.federated.val)
-    return torch.randperm(count, generator=generator(prepared.config.seed, "screening", "images"))[:_IMAGES]
+def references_of(prepared: Prepared) -> Records:
+    """The reference images: a few validation images, never a hospital's."""
+    val = prepared.federated.val
+    drawn = torch.randperm(len(val), generator=generator(prepared.config.seed, "screening", "images"))
+    return val.select(drawn[:_IMAGES])
 
 
 def _seed(prepared: Prepared) -> int:

@@ -36,6 +36,7 @@ from hbdp_fed.federation.local_round import play_round
 from hbdp_fed.federation.secure_client import QUERIES, Asked, send_masked
 from hbdp_fed.federation.secure_messages import TRAIN
 from hbdp_fed.federation.site_folder import SiteFolder, reason_of
+from hbdp_fed.federation.site_screening import TO_THE_SERVER, references_at, trap_in
 from hbdp_fed.federation.tampering import misshapen, tampered, too_large
 from hbdp_fed.federation.wire import MessageError
 from hbdp_fed.training import check_clippable
@@ -152,6 +153,8 @@ def _identify(desk: _Desk) -> RecordDict:
     # After consent: a hospital tries no net that its policy does not allow.
     if problem := _unclippable(desk):
         raise Refusal(f"refused: {problem}")
+    if desk.folder.policy.screening:
+        references_at(desk.folder, records, desk.charter)
     desk.folder.tell(f"{desk.charter.name}: takes part")
     return identity_content(hospital=agreement.hospital)
 
@@ -224,8 +227,18 @@ def _problem(desk: _Desk, request: TrainRequest) -> str | None:
         return problem
     if desk.folder.policy.tamper_check:
         problem = tampered(request, desk.charter, desk.agreement.received())
-        return None if problem is None else f"the model was tampered with: {problem}"
-    return None
+    if problem is None and desk.folder.policy.screening:
+        problem = _screened(desk, request)
+    return None if problem is None else f"the model was tampered with: {problem}"
+
+
+def _screened(desk: _Desk, request: TrainRequest) -> str | None:
+    """What the server is told if the check on reference images flags the model; the hospital's own log says why."""
+    found = trap_in(request, desk.agreement, references_at(desk.folder, _records(desk), desk.charter))
+    if found is None:
+        return None
+    desk.folder.tell(f"{desk.charter.name}: round {request.round}: {found}")
+    return TO_THE_SERVER
 
 
 def _unclippable(desk: _Desk) -> str | None:

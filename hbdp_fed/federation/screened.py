@@ -1,8 +1,8 @@
 """Hospitals of a simulation that examine the model they receive, and refuse one that was made to trap records.
 
 What they look at is public: reference images that all of them hold, never a record of their own. So a refusal tells
-nobody anything about a patient. Real hospitals compare a model with their charter (see
-:mod:`hbdp_fed.federation.tampering`).
+nobody anything about a patient. Real hospitals do the same with images of their own (see
+:mod:`hbdp_fed.federation.site_screening`).
 """
 
 from __future__ import annotations

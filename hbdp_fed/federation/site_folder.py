@@ -1,6 +1,8 @@
 """A real hospital's own folder: its records, its policy, and what it remembers of its federations.
 
     records.safetensors          its images and labels (see hbdp_fed.data.shards)
+    references.safetensors       images of none of its patients, to try models on; where its policy asks for screening
+    published.safetensors        weights that a federation starts from, known from elsewhere; there or not
     policy.yaml                  what it insists on and what it lets out
     site.log                     what it was asked and what it did, for its own people
     agreements/<digest>/         one for each charter, by the first half of its SHA-256
@@ -9,6 +11,7 @@
         answers/                 its latest answers, to give the same one again if the same is asked again
         received.safetensors     the last model that it got
         memory.safetensors       what its side of the training keeps between rounds
+        screening.json           which figures of honest models its check of models found
 
 Nothing here is sent to anybody but the arrays of an answer and those figures that the policy names.
 """
@@ -47,6 +50,7 @@ class _PolicyFile(BaseModel):
     allowed_models: tuple[str, ...]
     secure_noise: bool = True
     tamper_check: bool = True
+    screening: bool = False
     may_leave: tuple[str, ...] = ()
 
 
@@ -92,6 +96,16 @@ class SiteFolder:
         return self.path / "records.safetensors"
 
     @property
+    def references_file(self) -> Path:
+        """Images that models are tried on."""
+        return self.path / "references.safetensors"
+
+    @property
+    def published_weights_file(self) -> Path:
+        """Weights that its people know for honest, where a federation starts from such."""
+        return self.path / "published.safetensors"
+
+    @property
     def policy_file(self) -> Path:
         """What it insists on."""
         return self.path / "policy.yaml"
@@ -114,6 +128,16 @@ class SiteFolder:
     def records(self) -> Records:
         """All of them, mapped into memory."""
         return read_shard(self.records_file)
+
+    def references(self) -> Records:
+        """The images that models are tried on, with labels."""
+        if not self.references_file.exists():
+            raise DataFileError(
+                self.references_file,
+                "there is no such file, and the policy says screening: true; "
+                "python -m scripts.deploy references writes one",
+            )
+        return read_shard(self.references_file)
 
     def tell(self, text: str) -> None:
         """Add a line to the log. No line names the folder, or what lies under it; an old log is begun anew."""

@@ -40,6 +40,7 @@ class SitePolicy:
         allowed_models: Names of models; None allows all. A name allows all nets that it stands for.
         secure_noise: Whether it insists on noise that nobody can repeat.
         tamper_check: Whether it looks for changes of the model that no honest training makes.
+        screening: Whether it tries every model on reference images of its own.
         may_leave: Which figures of :data:`MAY_LEAVE` it tells.
 
     Raises:
@@ -52,6 +53,7 @@ class SitePolicy:
     allowed_models: tuple[str, ...] | None = None
     secure_noise: bool = False
     tamper_check: bool = True
+    screening: bool = False
     may_leave: tuple[str, ...] = MAY_LEAVE
 
     def __post_init__(self) -> None:

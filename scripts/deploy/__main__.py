@@ -65,10 +65,21 @@ def _site(given: argparse.Namespace) -> None:
     print(f"to be put there: {hospital.site.records_file}")
 
 
+def _references(given: argparse.Namespace) -> None:
+    from scripts.deploy.references import write_references  # loads what trains
+
+    site = Hospital(given.folder, "").site
+    site.path.mkdir(parents=True, exist_ok=True)
+    count = write_references(site, given.settings)
+    print(f"{count} reference images: {site.references_file}")
+    print(f"screening: true in {site.policy_file} has every model tried on them")
+
+
 def _supernode(given: argparse.Namespace) -> None:
     hospital = Hospital(given.folder, given.name)
-    read_policy(hospital.site.policy_file)
-    records = len(hospital.site.records())
+    policy, records = read_policy(hospital.site.policy_file), len(hospital.site.records())
+    if policy.screening:
+        hospital.site.references()
     hospital.start(given.superlink, given.root_certificates, own_port=given.own_port)
     print(f"{given.name} offers {records} records to {given.superlink}; its log: {hospital.process.log_file}")
 
@@ -93,6 +104,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "superlink": _superlink,
     "register": _register,
     "site": _site,
+    "references": _references,
     "supernode": _supernode,
     "stop": _stop,
     "fetch": _fetch,
@@ -120,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     site = commands.add_parser("site", help="hospital: a folder with a key and a policy that allows nothing yet")
     site.add_argument("folder", type=Path)
     site.add_argument("name")
+    references = commands.add_parser(
+        "references", help="hospital: images to try received models on, a data set's validation images"
+    )
+    references.add_argument("folder", type=Path)
+    references.add_argument("settings", nargs="*", help="as for simulations.run, e.g. data=pneumoniamnist (phantom)")
     supernode = commands.add_parser("supernode", help="hospital: start the SuperNode")
     supernode.add_argument("folder", type=Path)
     supernode.add_argument("name")

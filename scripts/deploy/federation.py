@@ -20,6 +20,7 @@ from scripts.deploy.server import Server, free_port
 from scripts.deploy.site import Hospital
 from simulations.compose import compose_run, typed
 from simulations.prepare import prepare
+from simulations.screening import references_of
 
 _ONLINE_S = 90.0
 
@@ -122,6 +123,7 @@ def found(folder: Path, settings: Sequence[str], policy: SitePolicy) -> Federati
         site = Hospital(folder / hospital.name, hospital.name).site
         site.path.mkdir(parents=True)
         write_shard(site.records_file, hospital.records)
+        write_shard(site.references_file, references_of(prepared))
         write_policy(site.policy_file, policy)
     names = [hospital.name for hospital in prepared.federated.hospitals]
     (folder / "federation.json").write_text(json.dumps({"port": server.port, "hospitals": names}))

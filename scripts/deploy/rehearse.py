@@ -31,6 +31,7 @@ POLICY = SitePolicy(
     # Only noise that can be repeated can be compared with the simulation's.
     secure_noise=False,
     tamper_check=True,
+    screening=True,
     may_leave=("noise_to_resolution", "seconds"),
 )
 """Every hospital's. At a real site secure_noise is true, which is the default of a policy's file."""

@@ -82,6 +82,26 @@ def test_a_supernode_does_not_start_without_policy_and_records(
     assert "records.safetensors: there is no such file" in capsys.readouterr().err
 
 
+def test_a_site_that_screens_needs_reference_images_which_a_command_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["site", str(tmp_path), "north"])
+    site = SiteFolder(tmp_path / "site")
+    write_shard(site.records_file, Records(torch.rand(20, 1, 28, 28), torch.arange(20) % 2))
+    write_policy(site.policy_file, SitePolicy(1e9, 1, ("binary",), ("cnn",), screening=True))
+    command = ["supernode", str(tmp_path), "north", "--superlink", "x:1", "--root-certificates", str(tmp_path)]
+    assert main(command) == BAD_INPUT
+    assert "references.safetensors: there is no such file" in capsys.readouterr().err
+    assert main(["references", str(tmp_path), "data=atlantis"]) == BAD_INPUT
+    assert "atlantis" in capsys.readouterr().err
+    drawn = ["data.num_train=60", "data.num_val=30", "data.num_test=30", "clients=2"]
+    assert main(["references", str(tmp_path), *drawn]) == DONE
+    assert "24 reference images" in capsys.readouterr().out
+    references = site.references()
+    assert references.images.shape == (24, 1, 28, 28)
+    assert references.labels.shape == (24,)
+
+
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["certificates", str(tmp_path / "server")])
     main(["site", str(tmp_path / "north"), "north"])
