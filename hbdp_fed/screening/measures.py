@@ -145,12 +145,13 @@ def bias_beside_weight(look: Look) -> dict[str, float]:
     """The root mean square of a layer's biases over that of its weights; thresholds of a measurement are large.
 
     Biases start at zero, and where a norm takes them out again nothing but noise or rounding moves them. So small ones
-    tell nothing, and all below 0.3 of the weights count as that.
+    tell nothing, and all below 0.3 of the weights count as that. A few biases tell nothing either: those of two classes'
+    logits go on growing with training, past what a hospital's own few steps show.
     """
     found = {}
     for name, value in look.weights.items():
         bias = look.weights.get(f"{_layer_of(name)}.bias")
-        if name.endswith(".weight") and value.dim() > 1 and bias is not None:
+        if name.endswith(".weight") and value.dim() > 1 and bias is not None and bias.numel() >= _FEWEST_VALUES:
             found[_layer_of(name)] = max(_rms(bias) / _rms(value), _SMALL_BIAS)
     return found
 

@@ -134,14 +134,15 @@ def test_rows_of_zeros_do_not_count() -> None:
 
 def test_biases_are_compared_with_their_own_layer() -> None:
     weights = {
-        "a.weight": torch.full((4, 4), 2.0), "a.bias": torch.full((4,), 6.0),
-        "b.weight": torch.full((4, 4), 2.0), "norm.weight": torch.ones(4), "norm.bias": torch.ones(4),
+        "a.weight": torch.full((16, 4), 2.0), "a.bias": torch.full((16,), 6.0),
+        "b.weight": torch.full((4, 4), 2.0), "head.weight": torch.full((15, 4), 2.0), "head.bias": torch.ones(15),
+        "norm.weight": torch.ones(4), "norm.bias": torch.ones(4),
     }  # fmt: skip
     assert bias_beside_weight(Look(weights, {})) == {"a": 3.0}
 
 
 def test_small_biases_tell_nothing() -> None:
-    weights = {"a.weight": torch.ones(4, 4), "a.bias": torch.full((4,), 1e-9)}
+    weights = {"a.weight": torch.ones(16, 4), "a.bias": torch.full((16,), 1e-9)}
     assert bias_beside_weight(Look(weights, {})) == {"a": 0.3}
 
 
