@@ -145,7 +145,7 @@ def bias_beside_weight(look: Look) -> dict[str, float]:
     """The root mean square of a layer's biases over that of its weights; thresholds of a measurement are large.
 
     Biases start at zero, and where a norm takes them out again nothing but noise or rounding moves them. So small ones
-    tell nothing, and all below 0.3 of the weights count as that. A few biases tell nothing either: those of two classes'
+    tell nothing, and all below 0.3 of the weights count as that. Nor do a few biases: those of two classes'
     logits go on growing with training, past what a hospital's own few steps show.
     """
     found = {}
