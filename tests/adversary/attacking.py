@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from hbdp_fed.types import OptimizerSettings, Reconstruction
+from hbdp_fed.types import ModelSpec, OptimizerSettings, Reconstruction, Weights
 from tests.adversary.conftest import EXPECTED_BATCH, SGD, World
+
+_CRAFTED: dict[tuple[Any, ...], tuple[World, tuple[ModelSpec, Weights]]] = {}
 
 
 def stream(seed: int) -> torch.Generator:
@@ -41,5 +43,9 @@ def attacked(
     **answer: Any,
 ) -> Reconstruction:
     public = world.public(sigma=sigma, clip=clip, optimizer=optimizer, expected_batch=expected_batch)
-    crafted = attack.craft(world.base, world.weights, public, stream(1))
-    return attack.reconstruct(world.answer(crafted, public, images, **answer), stream(2))
+    # The search for a design takes most of the time, and has the same answer for the same question.
+    asked = (attack, id(world), sigma, clip, optimizer, expected_batch)
+    if asked not in _CRAFTED:
+        # With the world, so that no other one gets its number.
+        _CRAFTED[asked] = (world, attack.craft(world.base, world.weights, public, stream(1)))
+    return attack.reconstruct(world.answer(_CRAFTED[asked][1], public, images, **answer), stream(2))

@@ -59,6 +59,7 @@ def test_four_workers_on_two_nodes_that_lack_the_shards_give_the_bits_of_one_pro
     assert weights_sha256(witness.final) == weights_sha256(run(settings).final)
 
 
+@pytest.mark.slow
 def test_a_secure_sum_on_two_nodes_survives_processes_that_die_between_its_phases(ten, run, joined) -> None:
     killed = replace(
         ten, rounds=1, faults=(Fault("hospital-03", 1, "killed"), Fault("hospital-05", 1, "killed", "deal"))
@@ -72,6 +73,7 @@ def test_a_secure_sum_on_two_nodes_survives_processes_that_die_between_its_phase
     assert weights_sha256(summed.final) == weights_sha256(run(replace(killed, faults=raised)).final)
 
 
+@pytest.mark.slow
 def test_without_a_number_the_clusters_processors_and_memory_decide(
     settings, run, joined, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def test_what_the_cluster_has_no_room_for_is_refused_at_once(
             run(settings, engine="ray", workers=workers, gpus=gpus, address=joined)
 
 
+@pytest.mark.slow
 def test_a_task_whose_files_are_elsewhere_is_done_again_where_they_are(joined) -> None:
     here = ray.get_runtime_context().get_node_id()
 

@@ -148,6 +148,7 @@ def test_without_settings_every_entry_of_the_run_comes_out_again_and_pictures_ar
     assert len(list((everything / "attacks").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_run_on_ray_has_the_same_risk_to_the_last_digit(everything: Path, on_ray: Path) -> None:
     found, expected = summary(on_ray), summary(everything)
     assert found["engine"]["name"] == "ray"

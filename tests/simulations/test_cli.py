@@ -28,11 +28,13 @@ def test_an_unknown_command_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    ("command", "slip", "meant"), [("run", "clinets", "clients"), ("budget", "sampel_rate", "sample_rate")]
+    ("program", "slip", "meant"),
+    [
+        (["simulations.cli", "run"], "clinets", "clients"),
+        (["simulations.budget"], "sampel_rate", "sample_rate"),
+    ],
 )
-@pytest.mark.parametrize("by_console_script", [True, False])
-def test_the_exit_code_reaches_the_shell(command: str, slip: str, meant: str, by_console_script: bool) -> None:
-    program = ["simulations.cli", command] if by_console_script else [f"simulations.{command}"]
+def test_the_exit_code_reaches_the_shell(program: list[str], slip: str, meant: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *program, f"{slip}=5"], capture_output=True, text=True, check=False, timeout=120
     )
