@@ -151,7 +151,7 @@ def two_processors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_processors")
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ray_gives_the_same_bits_as_one_process(settings, run, workers: int) -> None:
     alone, on_ray = run(settings, probes=[probe(3)]), run(settings, engine="ray", workers=workers, probes=[probe(3)])
     assert weights_sha256(on_ray.final) == weights_sha256(alone.final)

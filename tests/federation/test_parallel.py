@@ -81,7 +81,13 @@ def test_every_task_has_its_place_and_its_threads_whatever_the_engine(name: str,
         ("inprocess", ZeroDivisionError, ("by none",), "by none"),
         ("inprocess", SettingError, ("data.size", "must be larger"), "data.size: must be larger"),
         # What is made from two arguments and keeps one is what pickle trips over.
-        ("ray", SettingError, ("data.size", "must be larger"), "data.size: must be larger"),
+        pytest.param(
+            "ray",
+            SettingError,
+            ("data.size", "must be larger"),
+            "data.size: must be larger",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_a_task_raises_is_raised_with_its_type_and_nothing_is_left_running(
@@ -96,6 +102,7 @@ def test_what_a_task_raises_is_raised_with_its_type_and_nothing_is_left_running(
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_whoever_stops_listening_leaves_no_workers_behind() -> None:
     results = run_tasks([told(0), told(1), told(2)], engine=engine("ray", workers=1))
     assert next(results)[1][0] in {0, 1, 2}

@@ -241,7 +241,7 @@ def test_one_hospital_and_fifty_hospitals_work(tmp_path: Path) -> None:
 
 def test_real_xrays_are_trained_on_and_the_official_test_split_is_reported(hbdp_data: Path, tmp_path: Path) -> None:
     arguments = ["data=pneumoniamnist", "engine=inprocess", "clients=3", "training.rounds=1", "training.local_steps=3"]
-    assert main([*arguments, "adversary.bins=64", f"run_dir={tmp_path / 'r'}"]) == 0
+    assert main([*arguments, "adversary.attack=imprint", "adversary.bins=64", f"run_dir={tmp_path / 'r'}"]) == 0
     summary = json.loads((tmp_path / "r/summary.json").read_text())
     assert summary["utility"]["records"] == 624
     assert sum(hospital["num_records"] for hospital in summary["privacy"]["hospitals"]) == 4708
