@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.deployment import SUPERLINK
 from hbdp_fed.training import NO_CORRECTION, LocalSettings
 from hbdp_fed.types import Surface
+from simulations.attack_options import checked_options
 from simulations.denoising import DENOISERS, check_denoiser
 from simulations.hospital_games_plan import OF_HOSPITALS, obstacle_of_hospitals
 from simulations.schema import AdversaryConfig, RunConfig
@@ -184,6 +185,7 @@ def check_adversary(adversary: AdversaryConfig, *, secure: bool = False) -> None
         raise SettingError("adversary.prior", f"must lie strictly between 0 and 1, got {adversary.prior:g}")
     if adversary.denoiser not in (NONE, *DENOISERS):
         raise unknown_choice("adversary.denoiser", adversary.denoiser, (NONE, *DENOISERS))
+    checked_options(adversary.options)
     if adversary.only_last_model and "global_model" not in surfaces:
         raise SettingError("adversary.only_last_model", "is about the surface global_model: add it to surfaces")
 
@@ -248,7 +250,7 @@ def _obstacle(
             "leave it out, or set auto or none",
         )
     if kind in REBUILDING:
-        obstacle = _obstacle_of_public(name, dataset)
+        obstacle = _obstacle_of_public(name, dataset, checked_options(config.adversary.options).get(name, {}))
         if obstacle is not None or kind == "model":
             return obstacle
     if kind == "probe":
@@ -306,10 +308,10 @@ def _decoys(dataset: ImageDataset, local: LocalSettings) -> tuple[int, str]:
     return 0 if groups is None else len(groups.unique()), f"{dataset.group}s"
 
 
-def _obstacle_of_public(name: str, dataset: ImageDataset) -> tuple[str, str] | None:
+def _obstacle_of_public(name: str, dataset: ImageDataset, options: Mapping[str, Any]) -> tuple[str, str] | None:
     """Where the public images are too few or too small for an attack."""
     try:
-        build_attack(name).check_public(dataset.val.images)
+        build_attack(name, **options).check_public(dataset.val.images)
     except SettingError as error:
         return error.key, error.problem
     return None

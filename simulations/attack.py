@@ -119,7 +119,13 @@ def _adversary(own: AdversaryConfig, settings: AttackConfig, *, secure: bool) ->
     names = {item.name for item in fields(AdversaryConfig)} - {"attack"}
     given = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name in names}
     adversary = replace(own, **{name: value for name, value in given.items() if value is not None})
+    adversary = replace(adversary, options={**own.options, **adversary.options})
     check_adversary(adversary, secure=secure)
+    for name, entry in ATTACKS.items():
+        if entry.kind == "probe" and adversary.options.get(name) != own.options.get(name):
+            raise SettingError(
+                f"adversary.options.{name}", "must be as in the run, in which its model was handed out: leave it out"
+            )
     return adversary
 
 
@@ -174,7 +180,7 @@ def _output(wanted: str | None, source: RunFolder) -> Path:
 
 
 def _plain(settings: AttackConfig) -> Mapping[str, Any]:
-    return {name: value for name, value in vars(settings).items() if value is not None}
+    return {name: value for name, value in vars(settings).items() if value not in (None, {})}
 
 
 def _compared(risk: Risk, source: RunFolder) -> Iterable[str]:

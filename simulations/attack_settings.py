@@ -1,4 +1,4 @@
-"""What an attack is built with in a run: of all that a run could give it, the keywords that its entry names."""
+"""What an attack is built with in a run: the keywords that its entry names, and the run's own options for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hbdp_fed.adversary import ATTACKS
+from simulations.attack_options import checked_options
 from simulations.prepare import Prepared
 
 
@@ -22,4 +23,5 @@ def attack_settings(prepared: Prepared, attack: str) -> Mapping[str, Any]:
         "shares": prepared.shares,
         "batches": tuple(plan.expected_batch for plan in prepared.plans),
     }
-    return {key: given[key] for key in ATTACKS[attack].takes}
+    own = checked_options(prepared.config.adversary.options).get(attack, {})
+    return {**{key: given[key] for key in ATTACKS[attack].takes}, **own}

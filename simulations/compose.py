@@ -28,7 +28,7 @@ _CONFIGS = "configs"
 INTERPOLATION = "${"
 """How OmegaConf marks what is to be looked up elsewhere."""
 
-_FREE = ("federation.elsewhere", "federation.profiles", "model.args")
+_FREE = ("federation.elsewhere", "federation.profiles", "model.args", "adversary.options", "options")
 """Settings that are mappings with names of the user's own."""
 
 MOST_RUNS = 10_000

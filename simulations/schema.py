@@ -350,6 +350,7 @@ class AdversaryConfig:
     rounds: list[int] = field(default_factory=list)
     probes: int = 1
     bins: int = 1024
+    options: dict[str, Any] = field(default_factory=dict)
     candidates: int = 64
     targets: int = 100
     observed_rounds: int | None = None
@@ -420,6 +421,7 @@ class AttackConfig:
     surfaces: Any = None
     hospitals: list[str] | None = None
     rounds: list[int] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     candidates: int | None = None
     targets: int | None = None
     observed_rounds: int | None = None
