@@ -15,7 +15,7 @@ from hbdp_fed.errors import SettingError, unknown_choice
 from hbdp_fed.federation.deployment import SUPERLINK
 from hbdp_fed.training import NO_CORRECTION, LocalSettings
 from hbdp_fed.types import Surface
-from simulations.attack_options import checked_options
+from simulations.attack_options import checked_options, options_of
 from simulations.denoising import DENOISERS, check_denoiser
 from simulations.hospital_games_plan import OF_HOSPITALS, obstacle_of_hospitals
 from simulations.schema import AdversaryConfig, RunConfig
@@ -250,7 +250,7 @@ def _obstacle(
             "leave it out, or set auto or none",
         )
     if kind in REBUILDING:
-        obstacle = _obstacle_of_public(name, dataset, checked_options(config.adversary.options).get(name, {}))
+        obstacle = _obstacle_of_public(name, dataset, options_of(config.adversary.options, name))
         if obstacle is not None or kind == "model":
             return obstacle
     if kind == "probe":

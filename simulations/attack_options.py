@@ -32,6 +32,11 @@ def checked_options(wanted: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]
     return {attack: _checked(attack, given) for attack, given in wanted.items()}
 
 
+def options_of(wanted: Mapping[str, Any], attack: str) -> Mapping[str, Any]:
+    """One attack's keywords; none where none were given."""
+    return _checked(attack, wanted[attack]) if attack in wanted else {}
+
+
 def _checked(attack: str, given: Any) -> Mapping[str, Any]:
     able = [name for name, entry in ATTACKS.items() if entry.kind in REBUILDING]
     if attack not in able:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hbdp_fed.adversary import ATTACKS
-from simulations.attack_options import checked_options
+from simulations.attack_options import options_of
 from simulations.prepare import Prepared
 
 
@@ -23,5 +23,5 @@ def attack_settings(prepared: Prepared, attack: str) -> Mapping[str, Any]:
         "shares": prepared.shares,
         "batches": tuple(plan.expected_batch for plan in prepared.plans),
     }
-    own = checked_options(prepared.config.adversary.options).get(attack, {})
+    own = options_of(prepared.config.adversary.options, attack)
     return {**{key: given[key] for key in ATTACKS[attack].takes}, **own}
