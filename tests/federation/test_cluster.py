@@ -131,6 +131,7 @@ def test_a_task_whose_files_are_elsewhere_is_done_again_where_they_are(joined) -
     assert sorted(found) == [(place, here) for place in range(3)]
 
 
+@pytest.mark.slow
 def test_a_cluster_inside_another_is_the_same_and_the_outer_one_ends_it() -> None:
     """Also where the outer one is still starting."""
     own = ClusterSettings(address="local", processors=1, gpus=False)

@@ -31,7 +31,7 @@ def test_an_unknown_command_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -
     ("program", "slip", "meant"),
     [
         (["simulations.cli", "run"], "clinets", "clients"),
-        (["simulations.budget"], "sampel_rate", "sample_rate"),
+        pytest.param(["simulations.budget"], "sampel_rate", "sample_rate", marks=pytest.mark.slow),
     ],
 )
 def test_the_exit_code_reaches_the_shell(program: list[str], slip: str, meant: str) -> None:

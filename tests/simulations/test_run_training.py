@@ -65,7 +65,7 @@ def test_the_released_model_is_the_moving_average_and_training_goes_on_from_the_
 
 
 def test_secure_noise_is_named_and_never_repeats(tmp_path: Path) -> None:
-    first, again = (run(tmp_path / name, "privacy.secure_noise=true", "eps=8") for name in ("a", "b"))
+    first, again = (run(tmp_path / name, "privacy.secure_noise=true", "eps=8", *BARE) for name in ("a", "b"))
     assert first["model_sha256"] != again["model_sha256"]
     assert "nobody can repeat" in first["privacy"]["noise"]
     assert "run's seed: repeatable" in run(tmp_path / "c", *BARE)["privacy"]["noise"]

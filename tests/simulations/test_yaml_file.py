@@ -67,7 +67,7 @@ def test_a_file_that_is_no_text_or_too_long_is_refused_without_being_read_whole(
         read_yaml(path)
 
 
-@pytest.mark.parametrize("program", ["runs", "compare"])
+@pytest.mark.parametrize("program", ["runs", pytest.param("compare", marks=pytest.mark.slow)])
 def test_a_settings_file_that_would_end_the_parsers_process_is_told_of(program: str, tmp_path: Path) -> None:
     """In a process of its own: the parser that is written in C runs out of stack, which no exception tells."""
     (tmp_path / "run").mkdir()
