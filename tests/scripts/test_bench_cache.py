@@ -21,6 +21,7 @@ def drawn(count: int, seed: int) -> Records:
     return Records(images=images, labels=torch.arange(count) % 2)
 
 
+@pytest.mark.slow
 def test_two_workers_that_read_50_mb_take_them_once(tmp_path: Path) -> None:
     cache = DataCache(tmp_path / "cache")
     dataset = ImageDataset("drawn", "binary", ("a", "b"), drawn(800, 0), drawn(100, 1), drawn(100, 2))

@@ -127,6 +127,7 @@ def test_a_machine_that_cannot_be_measured_ends_with_exit_code_1(
     assert "out of memory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_this_machine_is_really_measured(here: Path) -> None:
     found = planned(here, "calibrate=true", "calibration_s=0.3", "workers=2", "budgets=[1e9]")
     measured = found["cost"]["calibration"]
