@@ -230,7 +230,7 @@ def rank(found: Recommendation) -> float:
     return math.inf if found.eps is None else found.eps
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(drawn=BUDGETS, worse=st.integers(0, 50))
 def test_more_success_never_lowers_the_recommended_budget(
     drawn: Sequence[tuple[float, float, int, int]], worse: int
@@ -238,7 +238,7 @@ def test_more_success_never_lowers_the_recommended_budget(
     assert rank(recommended(made(drawn, worse))) >= rank(recommended(made(drawn)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(drawn=BUDGETS, margin=st.floats(0.001, 0.2), more=st.floats(0, 0.2), risk=st.floats(0.001, 0.2))
 def test_a_looser_policy_never_raises_the_recommended_budget(
     drawn: Sequence[tuple[float, float, int, int]], margin: float, more: float, risk: float
@@ -252,7 +252,7 @@ def test_a_looser_policy_never_raises_the_recommended_budget(
         assert rank(recommended(made(drawn), looser)) <= rank(strict)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(drawn=BUDGETS)
 def test_the_verdict_follows_from_those_of_the_budgets(drawn: Sequence[tuple[float, float, int, int]]) -> None:
     found = recommended(made(drawn))
